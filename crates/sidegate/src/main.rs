@@ -1,2 +1,52 @@
-//! The `sidegate` binary.
-fn main() {}
+//! The `sidegate` binary: parses the command line and dispatches. One file a subcommand, in `cmd/`.
+//! What a subcommand does lives in the library crates; only the demo lives here.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod cmd;
+
+/// Who may run which statement on which database, decided by who the caller is.
+#[derive(Parser)]
+#[command(name = "sidegate", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start everything on this machine and print what to try.
+    Demo(cmd::demo::DemoArgs),
+    /// Run the issuer: service-account tokens in, short-lived access tokens out (RFC 8693).
+    Issuer(cmd::issuer::IssuerArgs),
+    /// Run a sidecar: sign outbound connections, verify and authorize inbound ones.
+    Sidecar(cmd::sidecar::SidecarArgs),
+    /// Ask what a role may do.
+    Policy(cmd::policy::PolicyArgs),
+    /// Hold one child process of the demo and end it when the demo is gone.
+    #[command(hide = true)]
+    Guard(cmd::guard::GuardArgs),
+}
+
+fn main() -> ExitCode {
+    match dispatch(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("sidegate: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Demo(args) => cmd::demo::run(args),
+        Command::Issuer(args) => cmd::issuer::run(args),
+        Command::Sidecar(args) => cmd::sidecar::run(args),
+        Command::Policy(args) => cmd::policy::run(args),
+        Command::Guard(args) => cmd::guard::run(args),
+    }
+}

@@ -1,0 +1,7 @@
+//! The subcommands, one file each: `Args` for clap and `run`.
+
+pub mod demo;
+pub mod guard;
+pub mod issuer;
+pub mod policy;
+pub mod sidecar;
