@@ -1,1 +1,18 @@
-//! Placeholder until its first real code.
+//! May they: SQL text becomes facts, facts and a role become a verdict. Pure.
+//!
+//! The way through: [`sql::analyze`] turns a text into [`Facts`], every (action, object) it needs;
+//! [`decide`] holds them against a [`Role`] and answers with a [`Verdict`]. Only `decide` and its two
+//! sisters make a [`Permit`], so whoever asks for one knows that it was decided.
+//! Absent on purpose: sockets, clocks, randomness, and any look at the database: what a text means
+//! is told from the text alone, and what cannot be told is denied.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+
+mod decide;
+mod facts;
+mod role;
+pub mod sql;
+
+pub use decide::{Denial, Permit, Verdict, decide, decide_function_call, decide_setting};
+pub use facts::{Action, Fact, Facts, Object, Opens};
+pub use role::{Level, Role, RoleError};
+pub use sql::{NotUnderstood, analyze};

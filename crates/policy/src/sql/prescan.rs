@@ -1,0 +1,119 @@
+//! One linear look at a text before it is parsed: is it a text at all, how long, how deep.
+//!
+//! It need not know where a literal ends: it counts every bracket and comment mark wherever it stands,
+//! and denies only far beyond what people and programs write. It decides nothing but limits.
+
+use super::NotUnderstood;
+
+/// Bulk inserts reach megabytes; more than this is better sent by COPY.
+pub(super) const MAX_BYTES: usize = 16 << 20;
+
+/// Each word costs about a kilobyte as a tree; 65,535 parameters with their commas fit in.
+pub(super) const MAX_TOKENS: usize = 300_000;
+
+/// PostgreSQL itself gives up at a few thousand nested brackets, with its default stack.
+const MAX_BRACKETS: usize = 3_000;
+
+/// Nested comments are lexed again for every level: quadratic, so few levels and a bound on the work.
+const MAX_COMMENTS: usize = 32;
+
+/// Stack for one level of the tree, through parser, decoder, walk and drop, in a build without
+/// optimisation, measured with margin.
+const STACK_A_LEVEL: usize = if cfg!(debug_assertions) { 16 << 10 } else { 6 << 10 };
+
+/// What every text gets: short texts are not deep.
+const STACK_BASE: usize = 256 << 10;
+
+/// The stack is mapped, not touched: what is not used costs nothing but addresses.
+const STACK_MAX: usize = 1 << 30;
+
+/// A text fit to parse, and the stack to do it on.
+pub(super) struct Scanned<'a> {
+    pub(super) text: &'a str,
+    pub(super) stack: usize,
+}
+
+/// Bounds the text. Linear in its length.
+pub(super) fn scan(bytes: &[u8]) -> Result<Scanned<'_>, NotUnderstood> {
+    if bytes.len() > MAX_BYTES {
+        return Err(NotUnderstood::TooLong);
+    }
+    if bytes.contains(&0) {
+        return Err(NotUnderstood::Nul);
+    }
+    let text = std::str::from_utf8(bytes).map_err(|_| NotUnderstood::Encoding)?;
+    let levels = Counter::default().count(bytes)?;
+    let stack = STACK_BASE.saturating_add(levels.saturating_mul(STACK_A_LEVEL));
+    Ok(Scanned { text, stack: stack.min(STACK_MAX) })
+}
+
+#[derive(Default)]
+struct Counter {
+    tokens: usize,
+    /// Words and marks that can make a tree deeper: not commas, not what lies between quotes' ends.
+    levels: usize,
+    brackets: usize,
+    comments: usize,
+}
+
+impl Counter {
+    /// The most levels that the tree of this text can have.
+    fn count(mut self, bytes: &[u8]) -> Result<usize, NotUnderstood> {
+        let mut previous = b' ';
+        for &byte in bytes {
+            self.step(previous, byte)?;
+            previous = byte;
+        }
+        Ok(self.levels)
+    }
+
+    fn step(&mut self, previous: u8, byte: u8) -> Result<(), NotUnderstood> {
+        match byte {
+            b'(' | b'[' => {
+                self.token();
+                self.brackets += 1;
+                if self.brackets > MAX_BRACKETS {
+                    return Err(NotUnderstood::TooDeep);
+                }
+            }
+            b')' | b']' => self.brackets = self.brackets.saturating_sub(1),
+            b'*' if previous == b'/' => self.comments += 1,
+            b'/' if previous == b'*' => self.comments = self.comments.saturating_sub(1),
+            b',' | b';' => self.tokens += 1,
+            _ if starts_word(previous, byte) => self.token(),
+            _ => {}
+        }
+        if self.comments > MAX_COMMENTS {
+            return Err(NotUnderstood::TooDeep);
+        }
+        if self.tokens > MAX_TOKENS {
+            return Err(NotUnderstood::TooManyTokens);
+        }
+        Ok(())
+    }
+
+    fn token(&mut self) {
+        self.tokens += 1;
+        self.levels += 1;
+    }
+}
+
+/// Whether a byte begins a word, number or operator.
+fn starts_word(previous: u8, byte: u8) -> bool {
+    kind(byte) != Kind::Space && kind(byte) != kind(previous) || kind(byte) == Kind::Mark
+}
+
+#[derive(PartialEq, Eq)]
+enum Kind {
+    Space,
+    Word,
+    Mark,
+}
+
+fn kind(byte: u8) -> Kind {
+    match byte {
+        b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c | b'\'' | b'"' => Kind::Space,
+        b'_' | b'$' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | 0x80.. => Kind::Word,
+        _ => Kind::Mark,
+    }
+}
