@@ -1,17 +1,59 @@
 //! `sidegate demo`: everything on this machine, ready to try.
+//!
+//! A stand-in for the cluster, the issuer, two PostgreSQL servers, a sidecar beside each and two business services' sidecars.
+//! All but the stand-in are child processes: the sidecars and the issuer are this same binary with the configuration files
+//! that a person would write. Deliberately absent: any way into the product's parts that a real installation has not got.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
+use anyhow::{Context, bail};
 use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use children::{Children, Spec, Stage};
+use cluster::Cluster;
+use layout::Layout;
+use lock::Lock;
+use ports::Ports;
+use postgres::{Binaries, DATABASE, Server};
+use probe::{Login, Target};
+use ready::ReadyFile;
+use world::{APPS, DATABASES};
+
+mod certificates;
+mod children;
+mod cluster;
+mod files;
+mod layout;
+mod lock;
+mod ports;
+mod postgres;
+mod probe;
+mod ready;
+mod user;
+mod world;
+
+/// From the first sidecar's start to the last login that proves it; takes a second.
+const UP_LIMIT: Duration = Duration::from_secs(60);
+const RETRY: Duration = Duration::from_millis(100);
+/// A port that was free may be taken before the child binds it; twice in a row is somebody's intent.
+const PORT_ATTEMPTS: usize = 3;
+/// The stand-in apps' login name: no role is called so, which leaves the choice to the one role granted.
+const LOGIN: &str = "app";
+/// invalid_authorization_specification: no grant.
+const NO_GRANT: &str = "28000";
 
 /// Arguments of `sidegate demo`.
 #[derive(Args)]
 pub struct DemoArgs {
-    /// Where the demo's state lies: keys, settings, documents, logs, data. Made if missing, used again if not.
+    /// Where the state lies: keys, settings, documents, logs, data. Made if missing, used again if not
+    /// [default: $XDG_STATE_HOME/sidegate/demo or ~/.local/state/sidegate/demo].
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// Write addresses and directories to this file, as JSON, when all is up.
+    /// Write addresses and directories to this file, as JSON, when all is up; it is removed at the end.
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
     /// Open nothing in a browser: for scripts and tests.
@@ -21,5 +63,160 @@ pub struct DemoArgs {
 
 /// Start all of it and wait until told to end.
 pub fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("{:?} {:?} {}: the demo is not built yet", args.dir, args.ready_file, args.no_open)
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(demo(args))
+}
+
+async fn demo(args: DemoArgs) -> anyhow::Result<ExitCode> {
+    let mut end = EndSignals::new()?;
+    let layout = Layout::open(args.dir)?;
+    let _lock = Lock::take(&layout).await?;
+    let ready_file = ReadyFile::claim(args.ready_file)?;
+    let mut children = Children::new()?;
+    let ended = tokio::select! {
+        biased;
+        () = end.received() => Ok(ExitCode::SUCCESS),
+        error = live(&layout, &ready_file, &mut children) => Err(error),
+    };
+    if ended.is_ok() {
+        say("Ending.");
+    }
+    children.stop().await;
+    ended
+}
+
+/// Bring everything up, say so, and keep it; comes back only with what went wrong.
+async fn live(layout: &Layout, ready_file: &ReadyFile, children: &mut Children) -> anyhow::Error {
+    match bring_up(layout, ready_file, children).await {
+        Ok(cluster) => tokio::select! {
+            error = children.death() => error,
+            error = cluster.keep_fresh(&APPS) => error,
+        },
+        Err(error) => error,
+    }
+}
+
+async fn bring_up(layout: &Layout, ready_file: &ReadyFile, children: &mut Children) -> anyhow::Result<Cluster> {
+    let binaries = Binaries::find()?;
+    let servers =
+        DATABASES.iter().map(|name| Server::new(name, &binaries, layout)).collect::<anyhow::Result<Vec<_>>>()?;
+    say(&format!("Starting in {}", layout.dir().display()));
+    world::write_documents_and_settings(layout)?;
+    certificates::issue(layout, &DATABASES)?;
+    let mut ports = Ports::choose(layout, &world::port_names())?;
+    for attempt in 1.. {
+        start_databases(&servers, children).await?;
+        let cluster = Cluster::new(layout, &world::issuer_url(&ports)?)?;
+        cluster.project(&APPS)?;
+        world::write_configuration(layout, &ports, &servers)?;
+        let Err(error) = start_services(layout, &ports, children).await else {
+            announce(layout, &ports, &servers, ready_file)?;
+            return Ok(cluster);
+        };
+        children.stop().await;
+        // With everything of ours ended, a port that cannot be had again is somebody else's: then, and only then, try anew.
+        let again = Ports::choose(layout, &world::port_names())?;
+        if again == ports || attempt == PORT_ATTEMPTS {
+            return Err(error);
+        }
+        ports = again;
+    }
+    bail!("unreachable: the loop returns")
+}
+
+async fn start_databases(servers: &[Server], children: &mut Children) -> anyhow::Result<()> {
+    let [first, second] = servers else { bail!("the demo has two databases") };
+    let (new_first, new_second) = tokio::try_join!(first.prepare(children), second.prepare(children))?;
+    children.start(&first.spec())?;
+    children.start(&second.spec())?;
+    children.while_alive(async { tokio::try_join!(first.up(), second.up()).map(|_| ()) }).await?;
+    tokio::try_join!(seed_if(new_first, first, children), seed_if(new_second, second, children))?;
+    Ok(())
+}
+
+async fn seed_if(new: bool, server: &Server, children: &Children) -> anyhow::Result<()> {
+    if new { server.seed(children).await } else { Ok(()) }
+}
+
+async fn start_services(layout: &Layout, ports: &Ports, children: &mut Children) -> anyhow::Result<()> {
+    children.start(&own_spec(layout, Stage::Issuer, "issuer")?)?;
+    for name in DATABASES.into_iter().chain(APPS) {
+        children.start(&own_spec(layout, Stage::Sidecar, name)?)?;
+    }
+    let as_made = world::is_as_made(layout);
+    let proven = async {
+        for app in APPS {
+            for database in DATABASES {
+                prove(app, database, ports.get(&world::outbound(app, database))?, as_made).await?;
+            }
+        }
+        Ok(())
+    };
+    let limited = async {
+        let result = tokio::time::timeout(UP_LIMIT, proven).await;
+        result.unwrap_or_else(|_| {
+            bail!("not everything came up in {} s; see {}", UP_LIMIT.as_secs(), layout.dir().join("logs").display())
+        })
+    };
+    children.while_alive(limited).await
+}
+
+/// This same binary with a configuration file.
+fn own_spec(layout: &Layout, stage: Stage, name: &str) -> anyhow::Result<Spec> {
+    let subcommand = if stage == Stage::Issuer { "issuer" } else { "sidecar" };
+    Ok(Spec {
+        name: name.into(),
+        stage,
+        program: std::env::current_exe().context("cannot find this program's own file")?,
+        args: vec![subcommand.into(), "--config".into(), layout.config(name).into()],
+        user: None,
+        log: layout.log(name),
+        stdout: (stage == Stage::Sidecar).then(|| layout.decisions(name)),
+    })
+}
+
+/// A login through the whole way: application, both sidecars, issuer, PostgreSQL. Ends when it is as the grants say; where a
+/// person changed what the grants say, any answer will do.
+async fn prove(app: &str, database: &str, port: u16, as_made: bool) -> anyhow::Result<()> {
+    let target = Target::Tcp(port);
+    let may_be_refused = !as_made || (app, database) == ("service-b", "postgres-a");
+    loop {
+        match probe::login(&target, LOGIN, DATABASE).await {
+            Ok(Login::Accepted) => return Ok(()),
+            Ok(Login::Refused { code, .. }) if may_be_refused && code == NO_GRANT => return Ok(()),
+            _ => tokio::time::sleep(RETRY).await,
+        }
+    }
+}
+
+fn announce(layout: &Layout, ports: &Ports, servers: &[Server], ready_file: &ReadyFile) -> anyhow::Result<()> {
+    say(&ready::lines(layout, ports)?);
+    if let Some(file) = ready_file.path() {
+        ready::write(file, &ready::description(layout, ports, servers)?)?;
+    }
+    Ok(())
+}
+
+/// Standard output may be a pipe that nobody reads any more; the demo goes on.
+fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+}
+
+/// What tells the demo to end: Ctrl-C, `kill`, a closed terminal.
+struct EndSignals([Signal; 3]);
+
+impl EndSignals {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self([signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?]))
+    }
+
+    async fn received(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
 }
