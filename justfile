@@ -1,0 +1,30 @@
+# `just` alone lists the recipes. Those of CI are also in ./dev, which needs nothing but bash.
+
+_default:
+    @just --list
+
+# Everything on this machine, ready to try.
+demo *args:
+    ./dev demo {{args}}
+
+# All that CI runs.
+test:
+    ./dev test
+
+# Unit and integration tests only; arguments go to the runner.
+unit *args:
+    ./dev unit {{args}}
+
+# Client libraries and tools against the demo.
+e2e:
+    ./dev e2e
+
+fmt:
+    cargo fmt
+
+lint:
+    ./dev lint
+
+# Licences, sources and bans of the dependencies.
+deny:
+    cargo deny check licenses bans sources
