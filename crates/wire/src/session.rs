@@ -140,6 +140,13 @@ impl<A: Clone> Session<A> {
         self.ops.is_empty() && !self.skipping && !self.copy_in
     }
 
+    /// Whether the client's last message asks for a `ReadyForQuery`: a place to stop reading from it and let the
+    /// server finish.
+    #[must_use]
+    pub fn is_at_boundary(&self) -> bool {
+        !self.copy_in && self.ops.back().is_none_or(Op::is_boundary) && !self.skipping
+    }
+
     /// The transaction status that the server reported last.
     #[must_use]
     pub fn status(&self) -> TransactionStatus {
@@ -193,9 +200,13 @@ impl<A: Clone> Session<A> {
     /// Notes that `message` goes to the server as it is. `handle` is what to remember of a `Parse`.
     pub fn forwarded(&mut self, message: &ClientMessage<'_>, handle: Option<A>) {
         let op = match message {
-            ClientMessage::Text { kind: TextKind::Query, .. } => Op::Query { denied: None },
+            ClientMessage::Text { kind: TextKind::Query, .. }
+            | ClientMessage::TextTooLong { kind: TextKind::Query, .. } => Op::Query { denied: None },
             ClientMessage::Text { kind: TextKind::Parse, name, .. } => {
                 Op::Parse { name: key(name), handle, denied: None }
+            }
+            ClientMessage::TextTooLong { kind: TextKind::Parse, .. } => {
+                Op::Parse { name: Box::default(), handle: None, denied: None }
             }
             ClientMessage::Bind { portal, statement, .. } => {
                 let handle = self.statement(statement).last().map(|&handle| handle.clone());
@@ -208,7 +219,7 @@ impl<A: Clone> Session<A> {
             ClientMessage::Sync { .. } => Op::Sync,
             ClientMessage::FunctionCall { .. } => Op::FunctionCall,
             ClientMessage::CopyEnd { .. } => return self.copy_ended(),
-            ClientMessage::TextTooLong { .. } | ClientMessage::Other { .. } | ClientMessage::Terminate { .. } => return,
+            ClientMessage::Other { .. } | ClientMessage::Terminate { .. } => return,
         };
         self.push(op);
     }
