@@ -104,7 +104,8 @@ async fn bring_up(layout: &Layout, ready_file: &ReadyFile, children: &mut Childr
     world::write_documents_and_settings(layout)?;
     certificates::issue(layout, &DATABASES)?;
     let mut ports = Ports::choose(layout, &world::port_names())?;
-    for attempt in 1.. {
+    let mut attempt = 1;
+    loop {
         start_databases(&servers, children).await?;
         let cluster = Cluster::new(layout, &world::issuer_url(&ports)?)?;
         cluster.project(&APPS)?;
@@ -119,9 +120,8 @@ async fn bring_up(layout: &Layout, ready_file: &ReadyFile, children: &mut Childr
         if again == ports || attempt == PORT_ATTEMPTS {
             return Err(error);
         }
-        ports = again;
+        (ports, attempt) = (again, attempt + 1);
     }
-    bail!("unreachable: the loop returns")
 }
 
 async fn start_databases(servers: &[Server], children: &mut Children) -> anyhow::Result<()> {

@@ -50,8 +50,7 @@ impl Binaries {
             return Self::at(Path::new(&dir)).context("SIDEGATE_POSTGRES_BIN");
         }
         let packaged = newest_first(packaged());
-        let on_path =
-            std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_else(Vec::new);
+        let on_path = std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default();
         let cached = newest_first(cached());
         [packaged, on_path, cached].concat().iter().find_map(|dir| Self::at(dir).ok()).context(
             "PostgreSQL not found: install it (Debian, Ubuntu: apt-get install postgresql; Fedora: dnf install postgresql-server; macOS: brew install postgresql), or set SIDEGATE_POSTGRES_BIN to the directory that holds initdb and postgres",

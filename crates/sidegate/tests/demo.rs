@@ -1,0 +1,128 @@
+//! The demo itself: what it promises to scripts and to people, and that it leaves nothing behind.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use testkit::{Demo, STOP_LIMIT, processes_naming, psql, state_directory, within};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_sidegate");
+
+#[test]
+fn every_printed_line_behaves_as_printed() {
+    let demo = Demo::start(PROGRAM);
+    let output = demo.output();
+    let lines: Vec<&str> = output.lines().map(str::trim).collect();
+    let tries: Vec<_> = lines.windows(2).filter(|pair| pair[0].starts_with("psql ")).collect();
+    assert!(tries.len() >= 6, "{output}");
+    for pair in tries {
+        let shown = Command::new("sh").args(["-c", &format!("{} 2>&1", pair[0])]).output().unwrap();
+        let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+        assert!(shown.contains(pair[1]), "{}\nshould show: {}\nshows: {shown}", pair[0], pair[1]);
+    }
+}
+
+#[test]
+fn the_ready_file_has_the_promised_shape() {
+    let demo = Demo::start(PROGRAM);
+    let ready = demo.ready();
+    let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(keys(ready), ["dir", "inbound", "issuer", "outbound", "postgres", "settings", "subject_tokens"]);
+    assert!(ready["issuer"].as_str().unwrap().starts_with("http://127.0.0.1:"));
+    assert_eq!(keys(&ready["inbound"]), ["postgres-a", "postgres-b"]);
+    assert_eq!(keys(&ready["settings"]), ["postgres-a", "postgres-b", "service-a", "service-b"]);
+    for app in ["service-a", "service-b"] {
+        assert_eq!(keys(&ready["outbound"][app]), ["postgres-a", "postgres-b"]);
+        assert_eq!(demo.subject_token(app).split('.').count(), 3, "a JWT");
+    }
+    for database in ["postgres-a", "postgres-b"] {
+        let url = demo.inbound(database);
+        assert!(url.starts_with("postgresql://127.0.0.1:") && url.ends_with("/shop"), "{url}");
+        let server = &ready["postgres"][database];
+        let direct = format!(
+            "host={} port={} user={} dbname=shop",
+            server["socket_dir"].as_str().unwrap(),
+            server["port"],
+            server["admin"].as_str().unwrap()
+        );
+        let counted =
+            psql(&direct, "select (select count(*) from customers) > 100 and (select count(*) from orders) > 100");
+        assert_eq!(String::from_utf8_lossy(&counted.stdout).trim(), "t", "{counted:?}");
+    }
+}
+
+#[test]
+fn a_second_start_keeps_data_and_ports() {
+    let dir = state_directory();
+    let mut first = Demo::start_in(PROGRAM, dir.path());
+    let url = first.outbound("service-a", "postgres-a").to_owned();
+    let inserted = psql(&url, "insert into customers (name) values ('kept')");
+    assert!(inserted.status.success(), "{inserted:?}");
+    assert!(first.end(Signal::INT).success());
+
+    let second = Demo::start_in(PROGRAM, dir.path());
+    let kept = psql(second.outbound("service-a", "postgres-a"), "select count(*) from customers where name = 'kept'");
+    assert_eq!(String::from_utf8_lossy(&kept.stdout).trim(), "1", "{kept:?}");
+    assert_eq!(second.outbound("service-a", "postgres-a"), url);
+}
+
+#[test]
+fn a_second_demo_on_the_same_directory_is_refused() {
+    let dir = state_directory();
+    let first = Demo::start_in(PROGRAM, dir.path());
+    let second = Command::new(PROGRAM).args(["demo", "--no-open", "--dir"]).arg(first.dir()).output().unwrap();
+    let said = String::from_utf8_lossy(&second.stderr);
+    assert_eq!(second.status.code(), Some(1));
+    assert!(said.contains("a demo runs already") && said.contains(&first.pid().to_string()), "{said}");
+    assert!(psql(first.outbound("service-a", "postgres-b"), "select 1").status.success(), "the first goes on");
+}
+
+#[test]
+fn terminated_it_ends_in_time_and_leaves_nothing() {
+    let dir = state_directory();
+    let mut demo = Demo::start_in(PROGRAM, dir.path());
+    let begun = Instant::now();
+    assert!(demo.end(Signal::TERM).success());
+    assert!(begun.elapsed() < STOP_LIMIT);
+    assert_eq!(running_in(dir.path()), []);
+    assert!(!dir.path().join("ready.json").exists(), "a stale ready file would mislead");
+}
+
+#[test]
+fn killed_hard_it_leaves_no_orphan_and_starts_again() {
+    let dir = state_directory();
+    let mut demo = Demo::start_in(PROGRAM, dir.path());
+    assert_ne!(running_in(dir.path()), []);
+    demo.end(Signal::KILL);
+    // At once, while PostgreSQL is still shutting down: the new demo waits for it.
+    let mut again = Demo::start_in(PROGRAM, dir.path());
+    assert!(psql(again.outbound("service-a", "postgres-b"), "select 1").status.success());
+    again.end(Signal::KILL);
+    assert_gone(dir.path());
+}
+
+#[test]
+fn a_dead_child_is_named_and_ends_the_demo() {
+    let dir = state_directory();
+    let mut demo = Demo::start_in(PROGRAM, dir.path());
+    let sidecar = format!("sidecar --config {}", demo.dir().join("config/postgres-b.yaml").display());
+    let (pid, _) = processes_naming(&sidecar).into_iter().find(|(_, line)| !line.contains(" guard ")).unwrap();
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+    let status = within(STOP_LIMIT, || demo.try_end()).expect("it ends");
+    assert_eq!(status.code(), Some(1));
+    assert!(demo.output().contains("postgres-b ended"), "{}", demo.output());
+    assert_gone(dir.path());
+}
+
+fn assert_gone(dir: &Path) {
+    within(Duration::from_secs(15), || running_in(dir).is_empty().then_some(()))
+        .unwrap_or_else(|| panic!("left behind: {:?}", running_in(dir)));
+}
+
+fn running_in(dir: &Path) -> Vec<(i32, String)> {
+    processes_naming(dir.to_str().unwrap())
+}
