@@ -1,1 +1,18 @@
-//! Placeholder until its first real code.
+//! What every server of Sidegate needs and nothing of what any one of them does: listening, draining, TLS,
+//! settings and documents that change while we run, metrics, logs.
+//!
+//! Absent on purpose: identity, policy, and any protocol. This crate depends on nothing of ours.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+
+pub mod admin;
+pub mod clock;
+pub mod decision_log;
+pub mod documents;
+pub mod drain;
+mod follow;
+pub mod listen;
+pub mod log;
+pub mod metrics;
+pub mod secret;
+pub mod settings;
+pub mod tls;

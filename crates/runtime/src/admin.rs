@@ -1,0 +1,106 @@
+//! What operators and Kubernetes ask of a process: `GET /metrics`, `/healthz`, `/readyz`.
+//!
+//! Absent on purpose: anything that changes state. There is no authentication here, so there is nothing to do.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use parking_lot::Mutex;
+
+use crate::drain::DrainWatch;
+use crate::listen::Listener;
+use crate::metrics::{CONTENT_TYPE, Metrics};
+
+/// What has to be true before traffic is welcome. Clones share the state.
+#[derive(Debug, Clone, Default)]
+pub struct Readiness(Arc<Mutex<BTreeMap<&'static str, bool>>>);
+
+impl Readiness {
+    /// Not waiting for anything: ready.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Says whether `condition` holds. One that was named once with `false` is waited for.
+    pub fn set(&self, condition: &'static str, holds: bool) {
+        self.0.lock().insert(condition, holds);
+    }
+
+    /// The conditions that do not hold.
+    #[must_use]
+    pub fn missing(&self) -> Vec<&'static str> {
+        self.0.lock().iter().filter(|(_, holds)| !**holds).map(|(name, _)| *name).collect()
+    }
+}
+
+/// The routes, for servers that have them on their main listener.
+pub fn router(metrics: Metrics, readiness: Readiness, drain: DrainWatch) -> Router {
+    Router::new()
+        .route("/metrics", get(show_metrics))
+        .with_state(metrics)
+        .route("/healthz", get(async || "ok\n"))
+        .merge(Router::new().route("/readyz", get(ready)).with_state((readiness, drain)))
+}
+
+/// Serves the routes until the drain starts. Cancel safe: dropping it closes the listener.
+pub async fn serve(listener: Listener, metrics: Metrics, readiness: Readiness, drain: DrainWatch) -> io::Result<()> {
+    let until = drain.draining();
+    axum::serve(listener, router(metrics, readiness, drain)).with_graceful_shutdown(until).await
+}
+
+async fn show_metrics(State(metrics): State<Metrics>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], metrics.encode())
+}
+
+async fn ready(State((readiness, drain)): State<(Readiness, DrainWatch)>) -> Response {
+    let mut missing = readiness.missing();
+    if drain.is_draining() {
+        missing.push("not draining");
+    }
+    if missing.is_empty() {
+        return "ready\n".into_response();
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, format!("waiting for: {}\n", missing.join(", "))).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drain::Drain;
+    use crate::listen::{Address, Stream};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    async fn ask(address: &Address, path: &str) -> String {
+        let mut stream = Stream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn answers_and_ends_with_the_drain() {
+        let (drain, watch) = Drain::new();
+        let readiness = Readiness::new();
+        readiness.set("jwks", false);
+        let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = listener.local_address().clone();
+        let server = tokio::spawn(serve(listener, Metrics::new(), readiness.clone(), watch));
+        assert!(ask(&address, "/healthz").await.starts_with("HTTP/1.1 200"));
+        assert!(ask(&address, "/metrics").await.contains("openmetrics-text"));
+        let not_ready = ask(&address, "/readyz").await;
+        assert!(not_ready.starts_with("HTTP/1.1 503") && not_ready.contains("jwks"), "{not_ready}");
+        readiness.set("jwks", true);
+        assert!(ask(&address, "/readyz").await.starts_with("HTTP/1.1 200"));
+        drain.start();
+        server.await.unwrap().unwrap();
+    }
+}
