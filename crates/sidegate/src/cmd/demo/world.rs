@@ -14,7 +14,7 @@ pub const DATABASES: [&str; 2] = ["postgres-a", "postgres-b"];
 /// Services whose outbound sidecar has a listener for each of the databases.
 pub const APPS: [&str; 2] = ["service-a", "service-b"];
 
-/// Grants (DESIGN §2). `service-b` has none on postgres-a, and a listener to it all the same: one can see it refused.
+/// Grants. `service-b` has none on postgres-a, and a listener to it all the same: one can see it refused.
 const DOCUMENTS: [(&str, &str); 2] = [
     ("postgres-a.yaml", include_str!("documents/postgres-a.yaml")),
     ("postgres-b.yaml", include_str!("documents/postgres-b.yaml")),
