@@ -101,6 +101,12 @@ async fn bring_up(layout: &Layout, ready_file: &ReadyFile, children: &mut Childr
     let servers =
         DATABASES.iter().map(|name| Server::new(name, &binaries, layout)).collect::<anyhow::Result<Vec<_>>>()?;
     say(&format!("Starting in {}", layout.dir().display()));
+    for place in servers.iter().filter_map(|server| server.elsewhere(layout.dir())) {
+        say(&format!(
+            "PostgreSQL's socket cannot lie there (path too long, or closed to its user); it is below {}",
+            place.display()
+        ));
+    }
     world::write_documents_and_settings(layout)?;
     certificates::issue(layout, &DATABASES)?;
     let mut ports = Ports::choose(layout, &world::port_names())?;

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::Context;
 use jsonwebtoken::jwk::{Jwk, PublicKeyUse, ThumbprintHash};
@@ -16,7 +16,7 @@ use super::layout::{Layout, fingerprint};
 /// What a cluster calls itself.
 pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 /// Kubernetes' own default for projected tokens.
-const LIFETIME: Duration = Duration::from_secs(3600);
+const LIFETIME_SECONDS: i64 = 3600;
 /// A kubelet renews at 80 % of the lifetime; here it costs nothing to be earlier.
 const RENEWAL: Duration = Duration::from_secs(600);
 
@@ -73,20 +73,19 @@ impl Cluster {
     }
 
     fn mint(&self, service: &str) -> anyhow::Result<String> {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
         let header = Header { kid: Some(self.key_id.clone()), ..Header::new(Algorithm::ES256) };
-        Ok(jsonwebtoken::encode(&header, &self.claims(service, now), &self.key)?)
+        Ok(jsonwebtoken::encode(&header, &self.claims(service, runtime::clock::now()), &self.key)?)
     }
 
     /// The shape of a token bound to a pod. Namespace and service account are named alike.
-    fn claims(&self, service: &str, now: u64) -> Value {
+    fn claims(&self, service: &str, now: i64) -> Value {
         json!({
             "iss": ISSUER,
             "sub": format!("system:serviceaccount:{service}:{service}"),
             "aud": [self.audience],
             "iat": now,
             "nbf": now,
-            "exp": now + LIFETIME.as_secs(),
+            "exp": now + LIFETIME_SECONDS,
             "kubernetes.io": {
                 "namespace": service,
                 "pod": {"name": format!("{service}-0"), "uid": uid("pod", service)},

@@ -143,6 +143,11 @@ impl Server {
         Ok(Self { name: name.into(), binaries: binaries.clone(), user, data: places.data, socket: places.socket, log })
     }
 
+    /// Where its files lie if not all of them are in the state directory.
+    pub fn elsewhere(&self, state: &Path) -> Option<&Path> {
+        [&self.data, &self.socket].into_iter().find(|path| !path.starts_with(state)).and_then(|path| path.parent())
+    }
+
     /// The file that clients connect to.
     pub fn socket_file(&self) -> PathBuf {
         self.socket.join(format!(".s.PGSQL.{PORT}"))
