@@ -117,7 +117,10 @@ async fn bring_up(layout: &Layout, ready_file: &ReadyFile, children: &mut Childr
         cluster.project(&APPS)?;
         world::write_configuration(layout, &ports, &servers)?;
         let Err(error) = start_services(layout, &ports, children).await else {
-            announce(layout, &ports, &servers, ready_file)?;
+            say(&ready::lines(layout, &ports, &binaries.psql_command())?);
+            if let Some(file) = ready_file.path() {
+                ready::write(file, &ready::description(layout, &ports, &servers)?)?;
+            }
             return Ok(cluster);
         };
         children.stop().await;
@@ -193,14 +196,6 @@ async fn prove(app: &str, database: &str, port: u16, as_made: bool) -> anyhow::R
             _ => tokio::time::sleep(RETRY).await,
         }
     }
-}
-
-fn announce(layout: &Layout, ports: &Ports, servers: &[Server], ready_file: &ReadyFile) -> anyhow::Result<()> {
-    say(&ready::lines(layout, ports)?);
-    if let Some(file) = ready_file.path() {
-        ready::write(file, &ready::description(layout, ports, servers)?)?;
-    }
-    Ok(())
 }
 
 /// Standard output may be a pipe that nobody reads any more; the demo goes on.

@@ -57,6 +57,13 @@ impl Binaries {
         )
     }
 
+    /// What a person types: `psql`, or its place where that is not on PATH.
+    pub fn psql_command(&self) -> String {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let short = std::env::split_paths(&path).any(|dir| dir.join("psql").is_file());
+        if short { "psql".into() } else { self.psql.display().to_string() }
+    }
+
     fn at(dir: &Path) -> anyhow::Result<Self> {
         let dir = fs::canonicalize(dir).with_context(|| format!("{} does not exist", dir.display()))?;
         for program in ["initdb", "postgres"] {

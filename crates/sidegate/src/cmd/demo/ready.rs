@@ -107,12 +107,12 @@ const TRIES: [Try; 7] = [
 ];
 
 /// Lines for people.
-pub fn lines(layout: &Layout, ports: &Ports) -> anyhow::Result<String> {
+pub fn lines(layout: &Layout, ports: &Ports, psql: &str) -> anyhow::Result<String> {
     let mut text = String::from("\nSidegate is up. No password anywhere: each line logs in by who the service is.\n\n");
     for one in &TRIES {
         let port = ports.get(&world::outbound(one.app, one.database))?;
         writeln!(text, "  # {} -> {}", one.app, one.database)?;
-        writeln!(text, "  psql {} -c \"{}\"", url(port), one.sql)?;
+        writeln!(text, "  {psql} {} -c \"{}\"", url(port), one.sql)?;
         writeln!(text, "      {}", one.shows)?;
     }
     let watched = layout.settings("postgres-b").join("VERIFY_AUTH_ENABLED");
