@@ -1,1 +1,21 @@
-//! Placeholder until its first real code.
+//! The data plane: one process, any number of listeners.
+//!
+//! An *inbound* listener verifies who calls, decides every statement and forwards what is allowed. An *outbound*
+//! listener signs: it logs in to the other side with a token of its own. Read `pg/` in the order of a connection's way:
+//! `inbound`, `handshake`, `authenticate`, `upstream`, `authorize`, `forward`, `cancel`.
+//!
+//! Deliberately absent: policy documents and the issuing of tokens. All that this side knows of rights stands in the
+//! token that a caller shows.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+
+mod analysis;
+mod audit;
+pub mod config;
+mod http_client;
+mod keys;
+mod pg;
+mod serve;
+mod tokens;
+
+pub use config::Config;
+pub use serve::{ServeError, serve};

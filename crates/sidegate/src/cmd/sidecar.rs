@@ -1,19 +1,71 @@
-//! `sidegate sidecar`: placeholder until its crate arrives.
+//! `sidegate sidecar`: runs a sidecar until it is told to end, and then lets its sessions finish.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
+use anyhow::Context;
 use clap::Args;
+use runtime::drain::Drain;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Time for sessions to finish after SIGTERM: below Kubernetes' default grace period of 30 s, so that the rest is told.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
+
+/// Time for the decision log to be written out at the end.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Arguments of `sidegate sidecar`.
 #[derive(Args)]
+#[command(after_help = "The configuration names the service, its issuer and any number of inbound and outbound \
+                        listeners; docs/CONFIGURATION.md shows every field. Decisions are written to standard output, \
+                        one JSON object a line; everything else goes to standard error.")]
 pub struct SidecarArgs {
-    /// The configuration file (YAML).
+    /// The configuration file (YAML)
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+    /// Check the configuration and end
+    #[arg(long)]
+    check: bool,
+    /// How much to log: error, warn, info, debug or trace
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    log: String,
 }
 
-/// Run the sidecar until it is told to end.
+/// Runs the sidecar until SIGTERM or SIGINT.
 pub fn run(args: SidecarArgs) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("{}: the sidecar is not built yet", args.config.display())
+    let config = read(&args.config)?;
+    if args.check {
+        println!("{}: ok", args.config.display());
+        return Ok(ExitCode::SUCCESS);
+    }
+    runtime::log::init(runtime::log::Format::Auto, &args.log)?;
+    // One thread: what costs is system calls, and waking another core for them costs more than it gives.
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(config))
+}
+
+fn read(file: &Path) -> anyhow::Result<sidecar::Config> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    sidecar::Config::parse(&text).with_context(|| format!("{} is not a valid sidecar configuration", file.display()))
+}
+
+async fn serve(config: sidecar::Config) -> anyhow::Result<ExitCode> {
+    let (drain, watch) = Drain::new();
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let serving = sidecar::serve(config, watch);
+    tokio::pin!(serving);
+    let told = async { tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} } };
+    tokio::select! {
+        // It serves until told, so an end before that is its failure to start.
+        ended = &mut serving => return ended.map(|_| ExitCode::SUCCESS).map_err(Into::into),
+        () = told => drain.start(),
+    }
+    let decisions = serving.await?;
+    if let Err(open) = drain.finished(DRAIN_TIMEOUT).await {
+        tracing::warn!(%open, "ending all the same");
+    }
+    if !decisions.flush(FLUSH_TIMEOUT) {
+        tracing::warn!("the decision log could not be written out");
+    }
+    Ok(ExitCode::SUCCESS)
 }

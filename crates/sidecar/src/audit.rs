@@ -1,0 +1,202 @@
+//! What is recorded of every decision: a line in the decision log, and the counters that Prometheus reads.
+//!
+//! Deliberately absent: SQL text, parameter values and anything else that a client chose, in labels or in lines. The
+//! objects that a statement names are in the log, as that is what a decision is about.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use runtime::decision_log::DecisionLog;
+use runtime::settings::Verify;
+use serde::Serialize;
+
+/// Version of the record's schema, its first field.
+const SCHEMA: u32 = 1;
+
+/// Objects named in one record; a text that touches more says so by `objects_omitted`.
+const OBJECTS_LIMIT: usize = 20;
+
+/// The labels of `sidegate_decisions_total`. All values come from short fixed lists, but `service`, which is ours.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(crate) struct DecisionLabels {
+    service: Arc<str>,
+    mode: &'static str,
+    decision: &'static str,
+    reason: &'static str,
+    action: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ResultLabel {
+    result: &'static str,
+}
+
+/// The sidecar's metrics.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    decisions: Family<DecisionLabels, Counter>,
+    authorize: Histogram,
+    tokens_verified: Family<ResultLabel, Counter>,
+    exchanges: Family<ResultLabel, Counter>,
+    exchange_duration: Histogram,
+    pub(crate) sessions: Gauge,
+    pub(crate) settings_generation: Gauge,
+    pub(crate) enforcing: Gauge,
+    pub(crate) jwks_age: Gauge<f64, AtomicU64>,
+}
+
+impl Metrics {
+    pub(crate) fn register(registry: &runtime::metrics::Metrics) -> Metrics {
+        let metrics = Metrics {
+            decisions: Family::default(),
+            // 250 ns to 4 ms.
+            authorize: Histogram::new(exponential_buckets(250e-9, 4.0, 8)),
+            tokens_verified: Family::default(),
+            exchanges: Family::default(),
+            // 1 ms to 8 s.
+            exchange_duration: Histogram::new(exponential_buckets(1e-3, 2.0, 14)),
+            sessions: Gauge::default(),
+            settings_generation: Gauge::default(),
+            enforcing: Gauge::default(),
+            jwks_age: Gauge::default(),
+        };
+        registry.register("decisions", "Decisions on statements and logins", metrics.decisions.clone());
+        registry.register("authorize_duration_seconds", "Time to decide a statement", metrics.authorize.clone());
+        registry.register("tokens_verified", "Access tokens looked at, by result", metrics.tokens_verified.clone());
+        registry.register("token_exchange", "Token exchanges asked for, by result", metrics.exchanges.clone());
+        registry.register(
+            "token_exchange_duration_seconds",
+            "Time of a token exchange",
+            metrics.exchange_duration.clone(),
+        );
+        registry.register("sessions", "Sessions open now", metrics.sessions.clone());
+        registry.register("settings_generation", "Changes of settings seen", metrics.settings_generation.clone());
+        registry.register("jwks_age_seconds", "Age of the issuer's keys", metrics.jwks_age.clone());
+        registry.register("enforcing", "1 while verification enforces", metrics.enforcing.clone());
+        metrics
+    }
+
+    pub(crate) fn verified(&self, result: &'static str) {
+        self.tokens_verified.get_or_create(&ResultLabel { result }).inc();
+    }
+
+    pub(crate) fn exchanged(&self, ok: bool, took: Duration) {
+        let result = if ok { "ok" } else { "error" };
+        self.exchanges.get_or_create(&ResultLabel { result }).inc();
+        self.exchange_duration.observe(took.as_secs_f64());
+    }
+}
+
+/// Who a session belongs to, as every one of its records says.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Caller {
+    pub(crate) subject: Option<String>,
+    pub(crate) act: Option<String>,
+    pub(crate) service: Arc<str>,
+    pub(crate) role: Option<String>,
+    pub(crate) database: String,
+}
+
+/// One line of the decision log. The order of fields is the order of lines.
+#[derive(Serialize)]
+struct Record {
+    schema: u32,
+    time: String,
+    decision: String,
+    #[serde(flatten)]
+    caller: Arc<Caller>,
+    action: &'static str,
+    objects: Vec<String>,
+    #[serde(skip_serializing_if = "is_zero")]
+    objects_omitted: usize,
+    verdict: &'static str,
+    rule: Option<String>,
+    reason: &'static str,
+    mode: &'static str,
+    duration_us: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fingerprint: Option<String>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde asks for a reference.
+fn is_zero(n: &usize) -> bool {
+    *n == 0
+}
+
+/// What was decided.
+pub(crate) struct Decision<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) allowed: bool,
+    pub(crate) mode: Verify,
+    /// `connect`, or the first action that decided.
+    pub(crate) action: &'static str,
+    pub(crate) reason: &'static str,
+    pub(crate) rule: Option<String>,
+    pub(crate) facts: Option<&'a policy::Facts>,
+    pub(crate) fingerprint: Option<&'a str>,
+    pub(crate) started: Instant,
+}
+
+/// Where decisions go.
+#[derive(Clone)]
+pub(crate) struct Audit {
+    pub(crate) metrics: Metrics,
+    pub(crate) log: DecisionLog,
+}
+
+impl Audit {
+    pub(crate) fn record(&self, caller: &Arc<Caller>, decision: &Decision<'_>) {
+        let took = decision.started.elapsed();
+        let verdict = if decision.allowed { "allow" } else { "deny" };
+        let mode = mode_label(decision.mode);
+        self.metrics.authorize.observe(took.as_secs_f64());
+        let labels = DecisionLabels {
+            service: caller.service.clone(),
+            mode,
+            decision: verdict,
+            reason: decision.reason,
+            action: decision.action,
+        };
+        self.metrics.decisions.get_or_create(&labels).inc();
+        let needs = decision.facts.map(policy::Facts::needs).unwrap_or_default();
+        self.log.record(Record {
+            schema: SCHEMA,
+            time: timestamp(),
+            decision: decision.id.to_owned(),
+            caller: caller.clone(),
+            action: decision.action,
+            objects: needs.iter().take(OBJECTS_LIMIT).map(ToString::to_string).collect(),
+            objects_omitted: needs.len().saturating_sub(OBJECTS_LIMIT),
+            verdict,
+            rule: decision.rule.clone(),
+            reason: decision.reason,
+            mode,
+            duration_us: took.as_nanos() as f64 / 1e3,
+            fingerprint: decision.fingerprint.map(ToOwned::to_owned),
+        });
+    }
+}
+
+/// A new decision id: random, so that none can be foreseen or met twice.
+pub(crate) fn new_decision_id() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
+
+pub(crate) fn mode_label(mode: Verify) -> &'static str {
+    match mode {
+        Verify::Enforce => "enforce",
+        Verify::Observe => "observe",
+        Verify::Off => "off",
+    }
+}
+
+fn timestamp() -> String {
+    let now = time::OffsetDateTime::now_utc();
+    now.format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
+}

@@ -1,0 +1,242 @@
+//! May they: every message that carries a decision is put to the policy here, and nowhere else.
+//!
+//! `forward` can pass such a message on only with a [`Passage`], and only this file makes one: from the policy's
+//! `Permit`, or because verification does not enforce.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use policy::{Denial, Facts, Permit, Role, Verdict};
+use runtime::settings::{Settings, Verify};
+use tokio::sync::watch;
+use wire::ErrorFields;
+use wire::session::{ClientMessage, Denied, Session};
+
+use crate::analysis::{Analyses, Analysis, TEXT_LIMIT};
+use crate::audit::{Audit, Caller, Decision, new_decision_id};
+
+/// Proof that a message may pass. Holds what the session is to remember of it.
+pub(super) struct Passage {
+    handle: Option<Handle>,
+    _why: Why,
+}
+
+impl Passage {
+    /// What the session is to remember of the message.
+    pub(super) fn into_handle(self) -> Option<Handle> {
+        self.handle
+    }
+}
+
+/// Why a message passes; the permit is the policy's own proof.
+enum Why {
+    /// It carries no text of its own, and what it refers to was decided.
+    NoDecision,
+    Permitted {
+        _permit: Permit,
+    },
+    NotEnforced,
+}
+
+/// What a session remembers of a text.
+pub(super) type Handle = Arc<Analysis>;
+
+/// What is to happen to a message.
+pub(super) enum Ruling {
+    Pass(Passage),
+    Deny(Denied),
+    /// A long text must be analysed first, on another thread.
+    Analyze(Vec<u8>),
+}
+
+/// The rights of one session.
+pub(super) struct Gate {
+    /// `None`: a session without a valid token; it passes, and lives only while verification does not enforce.
+    pub(super) role: Option<Arc<Role>>,
+    pub(super) caller: Arc<Caller>,
+    pub(super) settings: watch::Receiver<Arc<Settings>>,
+    pub(super) analyses: Analyses,
+    pub(super) audit: Audit,
+    /// A long text that was analysed aside, for the message that waits for it.
+    pub(super) prepared: Option<Handle>,
+    /// A text that the role may not run was let through while nothing was enforced. From then on what was prepared or
+    /// bound earlier is decided again before it runs.
+    pub(super) lax: bool,
+}
+
+impl Gate {
+    /// Rules on the client's next message.
+    pub(super) fn rule(&mut self, message: &ClientMessage<'_>, session: &Session<Handle>) -> Ruling {
+        match message {
+            ClientMessage::Text { text, .. } => self.text(text, session),
+            ClientMessage::TextTooLong { .. } => self.too_long(),
+            ClientMessage::FunctionCall { .. } => self.function_call(),
+            ClientMessage::Bind { statement, .. } if self.lax => self.again(&session.statement(statement)),
+            ClientMessage::Execute { portal, .. } if self.lax => self.again(&session.portal(portal)),
+            _ => pass(None, Why::NoDecision),
+        }
+    }
+
+    fn mode(&self) -> Verify {
+        self.settings.borrow().verify
+    }
+
+    fn text(&mut self, text: &[u8], session: &Session<Handle>) -> Ruling {
+        let Some(role) = self.role.clone() else {
+            return self.unverified();
+        };
+        let started = Instant::now();
+        let prepared = self.prepared.take();
+        let Some(analysis) = prepared.or_else(|| self.analyses.get(text)) else {
+            return Ruling::Analyze(text.to_vec());
+        };
+        let verdict = match &analysis.facts {
+            Ok(_) if session.is_full_of_statements() => return self.too_many_statements(started),
+            Ok(facts) => policy::decide(&role, facts),
+            Err(reason) => Verdict::Deny(reason.denial(&role)),
+        };
+        self.conclude(verdict, Some(&analysis), started)
+    }
+
+    /// A session without a valid token is let through until verification enforces; then it ends, and until it has,
+    /// nothing more passes.
+    fn unverified(&self) -> Ruling {
+        if self.mode() != Verify::Enforce {
+            return pass(None, Why::NotEnforced);
+        }
+        let fields = ErrorFields::error("42501", "sidegate: this session has shown no token");
+        Ruling::Deny(Denied { id: new_decision_id(), fields })
+    }
+
+    fn function_call(&mut self) -> Ruling {
+        let started = Instant::now();
+        match self.role.clone() {
+            Some(role) => self.conclude(policy::decide_function_call(&role), None, started),
+            None => self.unverified(),
+        }
+    }
+
+    fn too_long(&mut self) -> Ruling {
+        let limit = TEXT_LIMIT;
+        let fields = ErrorFields::error("54000", format!("sidegate: the statement is longer than {limit} bytes"))
+            .hint("Send bulk data by COPY, or as parameters.");
+        self.without_facts("too_long", fields, Instant::now())
+    }
+
+    fn too_many_statements(&mut self, started: Instant) -> Ruling {
+        let fields = ErrorFields::error("54000", "sidegate: too many prepared statements in one session")
+            .hint("Close statements that are no longer used.");
+        self.without_facts("too_many_statements", fields, started)
+    }
+
+    /// A denial that no role could lift.
+    fn without_facts(&mut self, reason: &'static str, fields: ErrorFields, started: Instant) -> Ruling {
+        if self.role.is_none() {
+            return self.unverified();
+        }
+        let id = new_decision_id();
+        let mode = self.mode();
+        self.record(&id, false, ("statement", reason, None), None, started);
+        let fields = fields.detail(detail(&id, &self.caller));
+        self.deny_or_observe(mode, None, || Denied { id, fields })
+    }
+
+    /// Decides anew what was prepared or bound while nothing was enforced.
+    fn again(&mut self, earlier: &[&Handle]) -> Ruling {
+        if self.mode() != Verify::Enforce {
+            return pass(None, Why::NotEnforced);
+        }
+        let Some(role) = self.role.clone() else {
+            return self.unverified();
+        };
+        let started = Instant::now();
+        let mut permit = None;
+        for analysis in earlier {
+            let verdict = match &analysis.facts {
+                Ok(facts) => policy::decide(&role, facts),
+                Err(reason) => Verdict::Deny(reason.denial(&role)),
+            };
+            match verdict {
+                Verdict::Allow(allowed) => permit = Some(allowed),
+                Verdict::Deny(_) => return self.conclude(verdict, Some(analysis), started),
+            }
+        }
+        match permit {
+            Some(permit) => pass(None, Why::Permitted { _permit: permit }),
+            None => {
+                let fields = ErrorFields::error("42501", "sidegate: what this statement does is not known")
+                    .hint("It was prepared while verification was off: prepare it again.");
+                self.without_facts("unknown_statement", fields, started)
+            }
+        }
+    }
+
+    fn conclude(&mut self, verdict: Verdict, analysis: Option<&Handle>, started: Instant) -> Ruling {
+        let id = new_decision_id();
+        match verdict {
+            Verdict::Allow(permit) => {
+                let labels = (action_of(analysis), "allowed", None);
+                self.record(&id, true, labels, analysis, started);
+                pass(analysis.cloned(), Why::Permitted { _permit: permit })
+            }
+            Verdict::Deny(denial) => {
+                let labels = (denial.action(), denial.reason(), denial.rule().map(ToOwned::to_owned));
+                self.record(&id, false, labels, analysis, started);
+                let mode = self.mode();
+                let caller = self.caller.clone();
+                self.deny_or_observe(mode, analysis, || denied(id, &denial, &caller))
+            }
+        }
+    }
+
+    fn deny_or_observe(&mut self, mode: Verify, analysis: Option<&Handle>, denied: impl FnOnce() -> Denied) -> Ruling {
+        if mode == Verify::Enforce {
+            return Ruling::Deny(denied());
+        }
+        self.lax = true;
+        pass(analysis.cloned(), Why::NotEnforced)
+    }
+
+    fn record(
+        &self,
+        id: &str,
+        allowed: bool,
+        (action, reason, rule): (&'static str, &'static str, Option<String>),
+        analysis: Option<&Handle>,
+        started: Instant,
+    ) {
+        self.audit.record(
+            &self.caller,
+            &Decision {
+                id,
+                allowed,
+                mode: self.mode(),
+                action,
+                reason,
+                rule,
+                facts: analysis.and_then(|analysis| analysis.facts.as_ref().ok()),
+                fingerprint: analysis.map(|analysis| analysis.fingerprint.as_str()),
+                started,
+            },
+        );
+    }
+}
+
+fn pass(handle: Option<Handle>, why: Why) -> Ruling {
+    Ruling::Pass(Passage { handle, _why: why })
+}
+
+/// The label of an allowed text: its first fact's action, as a text may need many.
+fn action_of(analysis: Option<&Handle>) -> &'static str {
+    let facts = analysis.and_then(|analysis| analysis.facts.as_ref().ok());
+    facts.map(Facts::needs).and_then(<[_]>::first).map_or("none", |fact| fact.action.label())
+}
+
+fn denied(id: String, denial: &Denial, caller: &Caller) -> Denied {
+    let fields = ErrorFields::error("42501", denial.message()).detail(detail(&id, caller)).hint(denial.hint());
+    Denied { id, fields }
+}
+
+fn detail(id: &str, caller: &Caller) -> String {
+    format!("Decision {id} on {}.", caller.subject.as_deref().unwrap_or("a session without a token"))
+}

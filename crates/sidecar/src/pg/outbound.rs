@@ -1,0 +1,247 @@
+//! A listener that signs: takes the application's connection without credentials, logs in to the other side with the
+//! service's own token, and couples the two.
+//!
+//! Deliberately absent: any look into statements. They are judged where the database is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use runtime::drain::DrainWatch;
+use runtime::listen::{Address, Stream};
+use runtime::secret::Secret;
+use runtime::settings::Settings;
+use rustls::pki_types::ServerName;
+use tokio::sync::watch;
+use tokio_rustls::TlsConnector;
+use wire::startup::{CancelKey, SIDEGATE_OPTION, Startup};
+use wire::{ErrorFields, backend, frontend, sasl};
+
+use super::authenticate::{LoginError, offers_oauthbearer, refused};
+use super::cancel::{self, Cancels};
+use super::forward::{Pump, Stop, Untouched};
+use super::handshake::{self, Opened};
+use super::link::{Link, LinkError};
+use crate::tokens::{TokenError, TokenSource};
+
+/// Time from the first byte to the first statement: longer than the other side's, so that its answer arrives.
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Time for the other side to take a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What every connection of a listener shares.
+pub(crate) struct Signing {
+    pub(crate) target: String,
+    pub(crate) connect: Address,
+    pub(crate) tls: Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>,
+    pub(crate) tokens: TokenSource,
+    pub(crate) settings: watch::Receiver<Arc<Settings>>,
+    pub(crate) cancels: OutboundCancels,
+    pub(crate) drain: DrainWatch,
+    pub(crate) sessions: prometheus_client::metrics::gauge::Gauge,
+}
+
+/// The sessions of one outbound listener that can be cancelled: whoever holds a key of another's gets nowhere.
+#[derive(Clone, Default)]
+pub(crate) struct OutboundCancels(Cancels<()>);
+
+/// Serves one connection to its end. Nothing of it outlives the call.
+pub(crate) async fn serve(stream: Stream, signing: Arc<Signing>) {
+    match tokio::time::timeout(LOGIN_TIMEOUT, log_in(stream, &signing)).await {
+        Ok(Ok(Some((pump, _registered)))) => {
+            signing.sessions.inc();
+            run(pump, &signing).await;
+            signing.sessions.dec();
+        }
+        Ok(Ok(None)) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "a connection ended before its session"),
+        Err(_) => tracing::debug!("a connection was cut: no login in {} s", LOGIN_TIMEOUT.as_secs()),
+    }
+}
+
+async fn run(mut pump: Pump, signing: &Signing) {
+    // The other side ends sessions between statements; this one, which cannot tell where that is, waits for it or for
+    // the client until the process ends.
+    match pump.run(&mut Untouched).await {
+        Stop::ServerLeft { .. } => tracing::debug!(target_service = signing.target, "the other side closed a session"),
+        stop => tracing::trace!(?stop, "a session ended"),
+    }
+    pump.finish(None).await;
+}
+
+type Coupled = (Pump, Option<cancel::Registered<()>>);
+
+async fn log_in(stream: Stream, signing: &Signing) -> Result<Option<Coupled>, LinkError> {
+    let (mut link, startup) = match handshake::open(stream, None).await? {
+        Opened::Session(link, startup) => (link, startup),
+        Opened::Cancel(key) => {
+            cancel_remote(signing, &key).await;
+            return Ok(None);
+        }
+        Opened::Gone => return Ok(None),
+    };
+    match establish(&mut link, &startup, signing).await {
+        Ok((server, key)) => {
+            let registered = key.map(|key| signing.cancels.0.register(key, ()));
+            Ok(Some((Pump::new(link, server), registered)))
+        }
+        Err(error) => {
+            let fields = match error {
+                LoginError::Refused { fields, reason } => {
+                    tracing::info!(reason, message = fields.message, detail = fields.detail, "no session");
+                    fields
+                }
+                LoginError::Upstream(body) => {
+                    let mut out = Vec::new();
+                    wire::frame::put(&mut out, b'E', |out| out.extend_from_slice(&body));
+                    link.send(&out).await?;
+                    return Ok(None);
+                }
+                LoginError::Link(error) => unreachable(signing, &error.to_string()),
+            };
+            let mut out = Vec::new();
+            backend::error_response(&mut out, &fields);
+            link.send(&out).await?;
+            Ok(None)
+        }
+    }
+}
+
+fn unreachable(signing: &Signing, why: &str) -> ErrorFields {
+    ErrorFields::fatal("08006", format!("sidegate: cannot reach {}", signing.target))
+        .detail(why)
+        .hint("The sidecar of that service may be starting or stopped; its log says.")
+}
+
+async fn cancel_remote(signing: &Signing, key: &CancelKey) {
+    if signing.cancels.0.find(key).is_some()
+        && let Ok(link) = dial(signing).await
+    {
+        let _ = cancel::forward(link, key).await;
+    }
+}
+
+/// Gets a token, dials and logs in. What the server says from `AuthenticationOk` to its first `ReadyForQuery` goes to
+/// the client as it is.
+async fn establish(
+    client: &mut Link,
+    startup: &Startup,
+    signing: &Signing,
+) -> Result<(Link, Option<CancelKey>), LoginError> {
+    if signing.drain.is_draining() {
+        return Err(refused("draining", ErrorFields::fatal("57P03", "sidegate: the sidecar is shutting down")));
+    }
+    if startup.needs_negotiation() {
+        let mut out = Vec::new();
+        backend::negotiate_protocol_version(&mut out, startup.negotiated_minor(), &startup.unknown_options());
+        client.send(&out).await?;
+    }
+    let settings = signing.settings.borrow().clone();
+    let token = match settings.sign {
+        true => Some(signing.tokens.token(settings.tokens_not_before).await.map_err(no_token)?),
+        false => None,
+    };
+    let mut server = dial(signing).await?;
+    let mut out = Vec::new();
+    server_startup(startup, token.is_some()).write(&mut out);
+    server.send(&out).await.map_err(|error| broke_off(signing, &error))?;
+    authenticate(&mut server, token.as_ref(), signing).await?;
+    let mut greeting = Vec::new();
+    backend::authentication(&mut greeting, backend::auth::OK);
+    let key = read_greeting(&mut server, &mut greeting, signing).await?;
+    client.send(&greeting).await?;
+    Ok((server, key))
+}
+
+fn no_token(error: TokenError) -> LoginError {
+    let (hint, reason) = match &error {
+        TokenError::Refused { .. } => ("Ask for an AccessGrant for this service.", "token_refused"),
+        TokenError::Unavailable { .. } => ("The issuer must be within reach of this sidecar.", "token_unavailable"),
+    };
+    let fields = ErrorFields::fatal("28000", "sidegate: no token for this connection");
+    refused(reason, fields.detail(error.to_string()).hint(hint))
+}
+
+fn broke_off(signing: &Signing, error: &dyn std::fmt::Display) -> LoginError {
+    refused("upstream", unreachable(signing, &error.to_string()))
+}
+
+async fn dial(signing: &Signing) -> Result<Link, LoginError> {
+    let dialling = async {
+        let stream = Stream::connect(&signing.connect).await?;
+        match &signing.tls {
+            None => Ok(Link::Plain(stream)),
+            Some((config, name)) => {
+                let tls = TlsConnector::from(config.clone()).connect(name.clone(), stream).await?;
+                Ok::<_, std::io::Error>(Link::Tls(Box::new(tls.into())))
+            }
+        }
+    };
+    match tokio::time::timeout(CONNECT_TIMEOUT, dialling).await {
+        Ok(result) => result.map_err(|error| broke_off(signing, &error)),
+        Err(_) => Err(broke_off(signing, &format!("no answer in {} s", CONNECT_TIMEOUT.as_secs()))),
+    }
+}
+
+/// The client's packet as the other side gets it: without protocol options, which were settled here, and with ours.
+fn server_startup(client: &Startup, signs: bool) -> Startup {
+    let mut parameters = client.parameters.clone();
+    parameters.retain(|(name, _)| !name.starts_with("_pq_."));
+    let way = if signs { "oauthbearer" } else { "none" };
+    parameters.push((SIDEGATE_OPTION.to_owned(), way.to_owned()));
+    Startup { minor: client.negotiated_minor(), parameters }
+}
+
+/// Shows the token in whichever way the server asks, up to `AuthenticationOk`.
+async fn authenticate(server: &mut Link, token: Option<&Secret>, signing: &Signing) -> Result<(), LoginError> {
+    // Each server message moves the exchange on or ends it; a handful is all that any method here takes.
+    for _ in 0..8 {
+        let (tag, body) = server.read_message().await.map_err(|error| broke_off(signing, &error))?;
+        let mut out = Vec::new();
+        match (tag, backend::read_authentication(&body), token) {
+            (b'R', Some((backend::auth::OK, _)), _) => return Ok(()),
+            (b'E', ..) => return Err(LoginError::Upstream(body)),
+            (b'v' | b'N', ..) => continue,
+            (b'R', Some((backend::auth::SASL, mechanisms)), Some(token)) if offers_oauthbearer(mechanisms) => {
+                let response = sasl::initial_response(token.expose());
+                frontend::sasl_initial_response(&mut out, sasl::MECHANISM, &response);
+            }
+            // The server's reason comes as an error behind this acknowledgement (RFC 7628 §3.2.3).
+            (b'R', Some((backend::auth::SASL_CONTINUE, _)), Some(_)) => frontend::sasl_response(&mut out, b"\x01"),
+            (b'R', Some((backend::auth::SASL_FINAL, _)), _) => continue,
+            (b'R', Some((backend::auth::CLEARTEXT, _)), Some(token)) => frontend::password(&mut out, token.expose()),
+            (_, _, None) => return Err(refused("sign_off", signing_is_off(signing))),
+            _ => return Err(broke_off(signing, &"it asks for a login that a token cannot answer")),
+        }
+        server.send(&out).await.map_err(|error| broke_off(signing, &error))?;
+    }
+    Err(broke_off(signing, &"its login does not end"))
+}
+
+fn signing_is_off(signing: &Signing) -> ErrorFields {
+    ErrorFields::fatal("28000", format!("sidegate: {} asks for a token", signing.target))
+        .detail("Signing is switched off for this service (SIGN_AUTH_ENABLED).")
+        .hint("Switch signing on.")
+}
+
+/// Reads up to the first `ReadyForQuery`; the cancel key is noted on the way.
+async fn read_greeting(
+    server: &mut Link,
+    greeting: &mut Vec<u8>,
+    signing: &Signing,
+) -> Result<Option<CancelKey>, LoginError> {
+    let mut key = None;
+    loop {
+        let (tag, body) = server.read_message().await.map_err(|error| broke_off(signing, &error))?;
+        match tag {
+            b'E' => return Err(LoginError::Upstream(body)),
+            b'K' => key = backend::read_backend_key_data(&body),
+            b'S' | b'N' | b'Z' => {}
+            _ => return Err(broke_off(signing, &"it answers the login with what cannot be")),
+        }
+        wire::frame::put(greeting, tag, |out| out.extend_from_slice(&body));
+        if tag == b'Z' {
+            return Ok(key);
+        }
+    }
+}
