@@ -6,8 +6,18 @@
 //! a panic inside the parser's crate is a text not understood.
 //! Absent: roles and verdicts (`decide`).
 
+mod ddl;
+mod dml;
+mod expression;
+mod functions;
+mod json;
+mod names;
 mod prescan;
+mod relations;
+mod select;
 mod settings;
+mod utility;
+mod walker;
 
 use pg_query::protobuf;
 
@@ -16,6 +26,7 @@ use crate::facts::Facts;
 use crate::role::Role;
 
 pub(crate) use settings::{setting_name, setting_opens};
+use walker::Walker;
 
 /// Why a text gives no facts. Such a text is denied to every role.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -91,10 +102,14 @@ fn parse(text: &str) -> Result<protobuf::ParseResult, NotUnderstood> {
 }
 
 fn walk(tree: &protobuf::ParseResult) -> Result<Facts, NotUnderstood> {
-    match tree.stmts.as_slice() {
-        [] => Ok(Facts::default()),
-        _ => Err(NotUnderstood::Unknown("statements yet")),
+    let mut walker = Walker::default();
+    for statement in &tree.stmts {
+        match &statement.stmt {
+            Some(statement) => walker.statement(statement)?,
+            None => return Err(NotUnderstood::Unknown("an empty statement")),
+        }
     }
+    Ok(walker.finish())
 }
 
 /// The parser's message quotes the text; a client needs only its beginning.
