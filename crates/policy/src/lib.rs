@@ -9,8 +9,10 @@
 
 mod decide;
 mod detail;
+pub mod documents;
 mod facts;
 mod role;
+pub mod snapshot;
 pub mod sql;
 
 pub use decide::{Denial, Permit, Verdict, decide, decide_function_call, decide_setting};
