@@ -59,6 +59,13 @@ struct State {
     closed: bool,
 }
 
+impl State {
+    /// Records being written take room, too: what is in memory is what would be lost.
+    fn is_full(&self, capacity: usize) -> bool {
+        self.entries.len() + self.writing >= capacity
+    }
+}
+
 impl DecisionLog {
     /// A log to standard output with room for `capacity` records.
     pub fn stdout(capacity: usize, on_full: OnFull) -> io::Result<Self> {
@@ -88,7 +95,7 @@ impl DecisionLog {
     pub fn record<T: Serialize + Send + 'static>(&self, record: T) {
         let queue = &self.0.0;
         let mut state = queue.state.lock();
-        while state.entries.len() >= queue.capacity {
+        while state.is_full(queue.capacity) {
             if queue.on_full == OnFull::Drop {
                 drop(state);
                 queue.lost.inc();
@@ -109,7 +116,7 @@ impl DecisionLog {
             tokio::pin!(notified);
             // Registered before looking, so that room made in between is not missed.
             notified.as_mut().enable();
-            if queue.state.lock().entries.len() < queue.capacity {
+            if !queue.state.lock().is_full(queue.capacity) {
                 return;
             }
             notified.await;
@@ -162,6 +169,7 @@ fn run(queue: &Queue, mut writer: impl Write) {
         }
         batch.clear();
         queue.state.lock().writing = 0;
+        queue.room.notify_waiters();
         queue.drained.notify_all();
     }
 }
@@ -199,9 +207,6 @@ fn take(queue: &Queue) -> Option<Entry> {
     let mut state = queue.state.lock();
     let entry = state.entries.pop_front()?;
     state.writing += 1;
-    drop(state);
-    queue.room.notify_waiters();
-    queue.drained.notify_all();
     Some(entry)
 }
 

@@ -22,8 +22,10 @@ const NOT_BEFORE: &str = "TOKENS_NOT_BEFORE";
 
 /// A value is a word or a time; more is a mistake, and not worth reading.
 const MAX_VALUE: u64 = 4096;
-/// A file found empty is looked at once more after this time: it may be between truncation and writing.
-const SECOND_LOOK: Duration = Duration::from_millis(20);
+/// A file found empty may be between truncation and writing, so it is looked at again before it counts: a setting must
+/// not flicker because somebody wrote its own value once more. All looks together stay well below 250 ms.
+const LOOKS: usize = 8;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 
 /// What verification does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -114,7 +116,7 @@ impl Reader {
     }
 
     fn read(&mut self) -> Settings {
-        let values = [SIGN, VERIFY, NOT_BEFORE].map(|key| value(&self.directory, key));
+        let values = values(&self.directory);
         let nothing = values.iter().all(|v| matches!(v, Value::Missing));
         let mut warnings = Vec::new();
         let [sign, verify, not_before] = values;
@@ -164,14 +166,18 @@ impl Reader {
     }
 }
 
-fn value(directory: &Path, key: &str) -> Value {
-    let path = directory.join(key);
-    let mut read = read_value(&path);
-    if matches!(&read, Value::Text(text) if text.is_empty()) {
-        std::thread::sleep(SECOND_LOOK);
-        read = read_value(&path);
+fn values(directory: &Path) -> [Value; 3] {
+    let look = || [SIGN, VERIFY, NOT_BEFORE].map(|key| read_value(&directory.join(key)));
+    let empty = |value: &Value| matches!(value, Value::Text(text) if text.is_empty());
+    let mut values = look();
+    for _ in 1..LOOKS {
+        if !values.iter().any(empty) {
+            break;
+        }
+        std::thread::sleep(BETWEEN_LOOKS);
+        values = look();
     }
-    read
+    values
 }
 
 fn read_value(path: &Path) -> Value {

@@ -50,7 +50,7 @@ fn grants_are_a_union_without_repetition_in_a_fixed_order() {
 #[test]
 fn what_does_not_fit_together_is_an_error() {
     let all = failures(&[grant("b", "g", "db", "svc", "nobody") + &role("b", "orders", "db")]);
-    assert!(all[0].starts_with("f.yaml:6:11: no role `nobody`"), "{all:?}");
+    assert!(all[0].starts_with("f.yaml:7:11: no role `nobody`"), "{all:?}");
     assert!(all[0].contains("reader, writer, owner, admin, orders"), "{all:?}");
 
     let all = failures(&[grant("b", "g", "db", "svc", "orders"), role("b", "orders", "db2")]);
