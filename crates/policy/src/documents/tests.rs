@@ -169,9 +169,6 @@ fn every_role_read_is_a_role_that_sessions_can_hold() {
     for document in documents {
         let Document::Role(role) = document else { continue };
         let detail = role.detail().unwrap();
-        let rules: Vec<_> =
-            detail.rules.iter().map(|r| (r.actions.as_slice(), r.tables.as_slice(), r.functions.as_slice())).collect();
-        crate::Role::scoped(&detail.role, detail.user.as_deref(), &detail.database, &rules)
-            .unwrap_or_else(|e| panic!("{}: {e}", role.name));
+        crate::Role::from_detail(&detail).unwrap_or_else(|e| panic!("{}: {e}", role.name));
     }
 }
