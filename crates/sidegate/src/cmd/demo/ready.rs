@@ -37,9 +37,12 @@ pub fn write(file: &Path, description: &Value) -> anyhow::Result<()> {
 pub struct ReadyFile(Option<PathBuf>);
 
 impl ReadyFile {
-    /// Remove what an earlier demo left.
+    /// Remove what an earlier demo left, and see now, not when all is up, that it can be written.
     pub fn claim(file: Option<PathBuf>) -> anyhow::Result<Self> {
         let file = file.map(std::path::absolute).transpose()?;
+        if let Some(parent) = file.as_deref().and_then(Path::parent) {
+            files::directory(parent, 0o755)?;
+        }
         let claimed = Self(file);
         claimed.remove();
         Ok(claimed)
