@@ -42,12 +42,12 @@ def reads():
 def denials_leave_the_session_as_postgresql_would():
     with psycopg.connect(READER, autocommit=True) as connection:
         insert = "insert into orders (customer_id) values (1)"
-        denied(lambda: connection.execute(insert), "sidegate: reader may not insert public.orders")
-        denied(lambda: connection.execute("delete from items where id = %s", [1]), "sidegate: reader may not delete public.items")
+        denied(lambda: connection.execute(insert), "sidegate: reader may not insert orders")
+        denied(lambda: connection.execute("delete from items where id = %s", [1]), "sidegate: reader may not delete items")
         assert connection.execute("select 1").fetchone() == (1,)
         try:
             with connection.transaction():
-                denied(lambda: connection.execute(insert), "sidegate: reader may not insert public.orders")
+                denied(lambda: connection.execute(insert), "sidegate: reader may not insert orders")
                 connection.execute("select 1")
         except errors.InFailedSqlTransaction:
             pass
@@ -66,7 +66,7 @@ def pipelines():
                 connection.execute("truncate log")
                 connection.execute("insert into log (msg) values ('two')")
         except errors.InsufficientPrivilege as error:
-            assert error.diag.message_primary == "sidegate: writer may not truncate public.log"
+            assert error.diag.message_primary == "sidegate: writer may not truncate log"
         else:
             raise AssertionError("the pipeline must fail")
         assert count() == before, "an implicit transaction rolls back whole"

@@ -32,6 +32,8 @@ impl Watched {
 
     /// Lets a message pass. The passage is the proof that it may.
     fn forward(&mut self, message: &ClientMessage<'_>, passage: Passage) -> usize {
+        // After a goodbye the server closes, and needs no word for it.
+        self.told |= matches!(message, ClientMessage::Terminate { .. });
         self.session.forwarded(message, passage.into_handle());
         message.total()
     }

@@ -5,12 +5,14 @@
 //! that a person would write. Deliberately absent: any way into the product's parts that a real installation has not got.
 
 use std::io::Write;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use tokio::net::TcpStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use children::{Children, Spec, Stage};
@@ -38,7 +40,7 @@ mod world;
 
 /// From the first sidecar's start to the last login that proves it; takes a second.
 const UP_LIMIT: Duration = Duration::from_secs(60);
-const RETRY: Duration = Duration::from_millis(100);
+const RETRY: Duration = Duration::from_millis(50);
 /// A port that was free may be taken before the child binds it; twice in a row is somebody's intent.
 const PORT_ATTEMPTS: usize = 3;
 /// The stand-in apps' login name: no role is called so, which leaves the choice to the one role granted.
@@ -149,6 +151,8 @@ async fn seed_if(new: bool, server: &Server, children: &Children) -> anyhow::Res
 
 async fn start_services(layout: &Layout, ports: &Ports, children: &mut Children) -> anyhow::Result<()> {
     children.start(&own_spec(layout, Stage::Issuer, "issuer")?)?;
+    // Sidecars put up with an issuer that comes later, but warn of it.
+    children.while_alive(answers(ports.get(&world::issuer())?)).await?;
     for name in DATABASES.into_iter().chain(APPS) {
         children.start(&own_spec(layout, Stage::Sidecar, name)?)?;
     }
@@ -168,6 +172,15 @@ async fn start_services(layout: &Layout, ports: &Ports, children: &mut Children)
         })
     };
     children.while_alive(limited).await
+}
+
+async fn answers(port: u16) -> anyhow::Result<()> {
+    let connected = async {
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_err() {
+            tokio::time::sleep(RETRY).await;
+        }
+    };
+    tokio::time::timeout(UP_LIMIT, connected).await.with_context(|| format!("nothing answers on 127.0.0.1:{port}"))
 }
 
 /// This same binary with a configuration file.

@@ -54,7 +54,9 @@ async fn serve(config: sidecar::Config) -> anyhow::Result<ExitCode> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let serving = sidecar::serve(config, watch);
     tokio::pin!(serving);
-    let told = async { tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} } };
+    let told = async {
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+    };
     tokio::select! {
         // It serves until told, so an end before that is its failure to start.
         ended = &mut serving => return ended.map(|_| ExitCode::SUCCESS).map_err(Into::into),

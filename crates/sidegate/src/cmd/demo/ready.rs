@@ -80,7 +80,7 @@ const TRIES: [Try; 7] = [
         app: "service-a",
         database: "postgres-b",
         sql: "delete from orders",
-        shows: "ERROR:  sidegate: reader may not delete public.orders",
+        shows: "ERROR:  sidegate: reader may not delete orders",
     },
     Try {
         app: "service-a",
@@ -92,7 +92,7 @@ const TRIES: [Try; 7] = [
         app: "service-a",
         database: "postgres-a",
         sql: "truncate orders",
-        shows: "ERROR:  sidegate: writer may not truncate public.orders",
+        shows: "ERROR:  sidegate: writer may not truncate orders",
     },
     Try {
         app: "service-b",
@@ -106,7 +106,12 @@ const TRIES: [Try; 7] = [
         sql: "select email from customers",
         shows: "ERROR:  sidegate: orders-writer may not select public.customers",
     },
-    Try { app: "service-b", database: "postgres-a", sql: "select 1", shows: "FATAL:" },
+    Try {
+        app: "service-b",
+        database: "postgres-a",
+        sql: "select 1",
+        shows: "FATAL:  sidegate: no token for this connection",
+    },
 ];
 
 /// Lines for people.
