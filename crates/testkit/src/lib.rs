@@ -14,6 +14,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
+pub mod raw;
+
 /// A cold start with initdb on a machine that is busy with the rest of the tests.
 const START_LIMIT: Duration = Duration::from_secs(120);
 /// What the demo promises for its end.
