@@ -1,1 +1,6 @@
-//! Placeholder until its first real code.
+//! The control plane: the issuer, which turns service-account tokens into access tokens.
+//!
+//! Deliberately absent: anything of PostgreSQL's protocol or of the sidecars; the console comes with its own issue.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+
+pub mod issuer;

@@ -15,6 +15,9 @@ pub const FIRST_BACK_OFF_SECONDS: i64 = 1;
 /// Failures never push the next try further out: recovery within 5 s of the source's is promised.
 pub const MAX_BACK_OFF_SECONDS: i64 = 4;
 
+/// A file is read again this often, asked for or not: it costs next to nothing.
+pub const FILE_INTERVAL_SECONDS: i64 = 1;
+
 /// When to fetch a key set. Tell it what happened; ask it whether, or when, to fetch.
 #[derive(Debug, Clone)]
 pub struct RefreshPlan {
@@ -22,13 +25,25 @@ pub struct RefreshPlan {
     last_attempt: Option<UnixTime>,
     failures: u32,
     wanted: bool,
+    max_age: i64,
+    unknown_key_interval: i64,
 }
 
 impl RefreshPlan {
-    /// A plan that wants a fetch at once.
+    /// A plan for a key set that comes over the network. It wants a fetch at once.
     #[must_use]
     pub fn new() -> Self {
-        Self { last_success: None, last_attempt: None, failures: 0, wanted: false }
+        Self::with_intervals(MAX_AGE_SECONDS, UNKNOWN_KEY_INTERVAL_SECONDS)
+    }
+
+    /// A plan for a key set in a file.
+    #[must_use]
+    pub fn of_file() -> Self {
+        Self::with_intervals(FILE_INTERVAL_SECONDS, FILE_INTERVAL_SECONDS)
+    }
+
+    fn with_intervals(max_age: i64, unknown_key_interval: i64) -> Self {
+        Self { last_success: None, last_attempt: None, failures: 0, wanted: false, max_age, unknown_key_interval }
     }
 
     /// A token named a key that the set does not hold: fetch soon, but not more often than the limit allows.
@@ -38,7 +53,7 @@ impl RefreshPlan {
 
     /// A fetch brought a key set.
     pub fn succeeded(&mut self, now: UnixTime) {
-        *self = Self { last_success: Some(now), last_attempt: Some(now), failures: 0, wanted: false };
+        *self = Self { last_success: Some(now), last_attempt: Some(now), failures: 0, wanted: false, ..*self };
     }
 
     /// A fetch failed, or brought what is no key set.
@@ -62,13 +77,19 @@ impl RefreshPlan {
         if self.failures > 0 {
             return last.plus(self.back_off());
         }
-        last.plus(if self.wanted { UNKNOWN_KEY_INTERVAL_SECONDS } else { MAX_AGE_SECONDS })
+        last.plus(if self.wanted { self.unknown_key_interval } else { self.max_age })
     }
 
     /// How many seconds ago the last fetch succeeded; `None` before the first one.
     #[must_use]
     pub fn age(&self, now: UnixTime) -> Option<i64> {
         self.last_success.map(|last| now.since(last).max(0))
+    }
+
+    /// How many fetches failed since the last one that did not.
+    #[must_use]
+    pub fn failures(&self) -> u32 {
+        self.failures
     }
 
     fn back_off(&self) -> i64 {

@@ -1,0 +1,133 @@
+//! The issuer: `POST /token` (RFC 8693), discovery, key set, health, metrics.
+//!
+//! Its stages, in the order a request meets them: `routes` (HTTP) -> `exchange` (who asks, what is granted) -> `keys`
+//! (sign). `cluster_keys` and `grants` follow what the answer depends on. Deliberately absent: any state but the signing
+//! keys, TLS (the address is loopback, or a proxy stands before it), certificates, and `TokenReview`.
+
+use std::sync::Arc;
+
+use runtime::admin::{self, Readiness};
+use runtime::drain::DrainWatch;
+use runtime::listen::{Address, BindError, Listener};
+
+mod cluster_keys;
+mod config;
+mod exchange;
+mod fetch;
+mod grants;
+mod keys;
+mod metrics;
+mod routes;
+
+pub use config::{Config, ConfigError};
+pub use grants::GrantsError;
+pub use keys::KeysError;
+
+use cluster_keys::ClusterKeys;
+use exchange::Exchange;
+use grants::Grants;
+use keys::SigningKeys;
+use metrics::Metrics;
+
+/// Why the issuer does not start, or ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IssuerError {
+    /// The signing keys cannot be used.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// The documents are broken.
+    #[error(transparent)]
+    Grants(#[from] GrantsError),
+    /// The source of the cluster's keys cannot be used.
+    #[error(transparent)]
+    ClusterKeys(#[from] fetch::FetchError),
+    /// The port cannot be bound.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// Serving failed.
+    #[error("the issuer's listener failed: {0}")]
+    Serve(#[from] std::io::Error),
+}
+
+/// Starts the issuer and serves until the drain starts and the last answer is given.
+///
+/// # Errors
+/// When it cannot start, or a listener fails.
+pub async fn serve(config: Config, drain: DrainWatch) -> Result<(), IssuerError> {
+    Issuer::bind(config, drain).await?.serve().await
+}
+
+/// An issuer that is bound and ready to serve.
+pub struct Issuer {
+    exchange: Arc<Exchange>,
+    listener: Listener,
+    admin: Option<Listener>,
+    registry: runtime::metrics::Metrics,
+    readiness: Readiness,
+    drain: DrainWatch,
+}
+
+impl Issuer {
+    /// Reads keys and documents, then binds: what is broken is said before a port is open.
+    ///
+    /// # Errors
+    /// When the signing keys or documents are broken or an address cannot be bound.
+    pub async fn bind(config: Config, drain: DrainWatch) -> Result<Self, IssuerError> {
+        let registry = runtime::metrics::Metrics::new();
+        let metrics = Metrics::register(&registry);
+        let readiness = Readiness::new();
+        let signing = SigningKeys::open(&config.keys_file)?;
+        let grants = Grants::follow(&config.documents, metrics.clone())?;
+        let cluster = ClusterKeys::new(&config.subject_tokens, metrics.clone(), readiness.clone())?;
+        let listener = Listener::bind(&config.listen).await?;
+        let admin = match &config.admin {
+            Some(address) => Some(Listener::bind(address).await?),
+            None => None,
+        };
+        warn_if_exposed(&config);
+        let exchange = Arc::new(Exchange { config, signing, grants, cluster, metrics });
+        Ok(Self { exchange, listener, admin, registry, readiness, drain })
+    }
+
+    /// Where it listens; for port 0 the port that the system chose.
+    #[must_use]
+    pub fn local_address(&self) -> &Address {
+        self.listener.local_address()
+    }
+
+    /// Serves until the drain starts and the last answer is given. Cancel safe: dropping it closes the listeners.
+    ///
+    /// # Errors
+    /// When a listener fails.
+    pub async fn serve(self) -> Result<(), IssuerError> {
+        let _guard = self.drain.guard();
+        let health = admin::router(self.registry.clone(), self.readiness.clone(), self.drain.clone());
+        let router = routes::router(self.exchange.clone()).merge(health);
+        tracing::info!(listen = %self.listener.local_address(), url = %self.exchange.config.url, "the issuer listens");
+        let main = axum::serve(self.listener, router).with_graceful_shutdown(self.drain.draining()).into_future();
+        let extra = async {
+            match self.admin {
+                Some(listener) => admin::serve(listener, self.registry, self.readiness, self.drain.clone()).await,
+                None => Ok(()),
+            }
+        };
+        let serving = async { tokio::try_join!(main, extra) };
+        tokio::select! {
+            served = serving => served.map(|_| ()).map_err(IssuerError::Serve),
+            never = self.exchange.follow() => match never {},
+        }
+    }
+}
+
+fn warn_if_exposed(config: &Config) {
+    if !config.listen.is_local() && config.url.starts_with("http:") {
+        tracing::warn!(
+            listen = %config.listen,
+            "tokens cross the network in clear: put TLS before the issuer, or let it listen on loopback"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests;

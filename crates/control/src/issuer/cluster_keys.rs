@@ -1,0 +1,95 @@
+//! The cluster's public keys, as fresh as `identity`'s plan wants them; the last known ones serve until then.
+//!
+//! Deliberately absent: the rule when to refresh (`identity::jwks::RefreshPlan`) and the fetching itself (`fetch`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use identity::UnixTime;
+use identity::jwks::{KeySet, RefreshPlan};
+use parking_lot::RwLock;
+use runtime::admin::Readiness;
+use tokio::sync::Mutex;
+
+use super::config::SubjectTokens;
+use super::fetch::{FetchError, Fetcher};
+use super::metrics::Metrics;
+
+/// How often the plan is asked. Not slept until `due_at`, because the clock may be set while we sleep.
+const TICK: Duration = Duration::from_secs(1);
+/// The readiness condition.
+const READY: &str = "the cluster's keys";
+
+/// The keys and what keeps them fresh.
+pub(crate) struct ClusterKeys {
+    fetcher: Fetcher,
+    keys: RwLock<Option<Arc<KeySet>>>,
+    /// Held while fetching, so that a hundred requests with an unknown key cause one fetch.
+    plan: Mutex<RefreshPlan>,
+    metrics: Metrics,
+    readiness: Readiness,
+}
+
+impl ClusterKeys {
+    pub(crate) fn new(config: &SubjectTokens, metrics: Metrics, readiness: Readiness) -> Result<Self, FetchError> {
+        let fetcher = Fetcher::new(config)?;
+        let plan = if fetcher.is_local() { RefreshPlan::of_file() } else { RefreshPlan::new() };
+        readiness.set(READY, false);
+        Ok(Self { fetcher, keys: RwLock::new(None), plan: Mutex::new(plan), metrics, readiness })
+    }
+
+    /// The last known keys; `None` before the first were had.
+    pub(crate) fn current(&self) -> Option<Arc<KeySet>> {
+        self.keys.read().clone()
+    }
+
+    /// A token named a key that is not known: the keys after a refresh, if the plan allows one now.
+    pub(crate) async fn for_unknown_key(&self, kid: &str) -> Option<Arc<KeySet>> {
+        let mut plan = self.plan.lock().await;
+        let known = self.current().is_some_and(|keys| keys.contains(kid));
+        if !known {
+            plan.unknown_key();
+            self.refresh_if_due(&mut plan).await;
+        }
+        self.current()
+    }
+
+    /// Keeps the keys fresh, for ever.
+    pub(crate) async fn keep_up(&self) -> std::convert::Infallible {
+        loop {
+            let mut plan = self.plan.lock().await;
+            self.refresh_if_due(&mut plan).await;
+            let age = plan.age(now()).unwrap_or(0);
+            drop(plan);
+            self.metrics.jwks_age.set(age);
+            tokio::time::sleep(TICK).await;
+        }
+    }
+
+    async fn refresh_if_due(&self, plan: &mut RefreshPlan) {
+        if !plan.is_due(now()) {
+            return;
+        }
+        match self.fetcher.fetch().await {
+            Ok(keys) => {
+                let known = self.keys.write().replace(Arc::new(keys)).is_some();
+                if !known || plan.failures() > 0 {
+                    tracing::info!("the cluster's keys were fetched");
+                }
+                plan.succeeded(now());
+                self.readiness.set(READY, true);
+            }
+            Err(error) => {
+                // Once, not every few seconds for as long as the source is away.
+                if plan.failures() == 0 {
+                    tracing::error!(%error, "the cluster's keys cannot be fetched; until they can, the last known ones stay in use");
+                }
+                plan.failed(now());
+            }
+        }
+    }
+}
+
+fn now() -> UnixTime {
+    UnixTime(runtime::clock::now())
+}

@@ -1,0 +1,324 @@
+//! The issuer's configuration: read strictly from YAML, checked whole, all errors at once, before a port is bound.
+//!
+//! Deliberately absent: environment variables and defaults that depend on the machine.
+
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use axum::http::Uri;
+use runtime::listen::Address;
+use serde::Deserialize;
+
+/// The life of an access token in seconds unless configured: DESIGN §3.
+const DEFAULT_TTL: i64 = 600;
+/// A token cannot be taken back before its end: longer than an hour is no short life any more.
+const MAX_TTL: i64 = 3600;
+/// Where the key set of a cluster lies when only its issuer is given.
+const DISCOVERY_PATH: &str = "/.well-known/openid-configuration";
+
+/// A checked configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The issuer's identifier: `iss` of every token, and the base of its endpoints.
+    pub url: String,
+    /// Where it listens.
+    pub listen: Address,
+    /// The file of its signing keys.
+    pub keys_file: PathBuf,
+    /// The directory of AccessRole and AccessGrant documents.
+    pub documents: PathBuf,
+    /// Which subject tokens are believed.
+    pub subject_tokens: SubjectTokens,
+    /// The life of an access token, in seconds.
+    pub ttl: i64,
+    /// A further address for metrics and health.
+    pub admin: Option<Address>,
+}
+
+/// Which subject tokens are believed.
+#[derive(Debug, Clone)]
+pub struct SubjectTokens {
+    /// The cluster's issuer, exactly as in `iss`.
+    pub issuer: String,
+    /// The audience they must be projected with.
+    pub audience: String,
+    /// Where the cluster's keys are.
+    pub keys: KeySource,
+    /// The authorities of an https source.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// Where the cluster's keys are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySource {
+    /// A JWKS file, read again when it changes.
+    File(PathBuf),
+    /// A JWKS document at this URL.
+    Url(String),
+    /// Named by the OpenID discovery document at this URL.
+    Discovery(String),
+}
+
+/// What is wrong with a configuration; every line one thing.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the issuer's configuration is not usable:\n  {}", .0.join("\n  "))]
+pub struct ConfigError(Vec<String>);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    url: Option<String>,
+    listen: Option<String>,
+    keys_file: Option<PathBuf>,
+    documents: Option<RawDocuments>,
+    subject_tokens: Option<RawSubjectTokens>,
+    access_tokens: Option<RawAccessTokens>,
+    admin: Option<RawAdmin>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawDocuments {
+    directory: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSubjectTokens {
+    issuer: Option<String>,
+    jwks_file: Option<PathBuf>,
+    jwks_url: Option<String>,
+    ca_file: Option<PathBuf>,
+    audience: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawAccessTokens {
+    ttl: Option<i64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawAdmin {
+    listen: Option<String>,
+}
+
+impl Config {
+    /// Reads a configuration file.
+    ///
+    /// # Errors
+    /// When it cannot be read, or for everything that is wrong with it at once.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text =
+            std::fs::read_to_string(path).map_err(|error| ConfigError(vec![format!("{}: {error}", path.display())]))?;
+        Self::parse(&text)
+    }
+
+    /// Reads a configuration.
+    ///
+    /// # Errors
+    /// For everything that is wrong with it at once.
+    pub fn parse(yaml: &str) -> Result<Self, ConfigError> {
+        let raw: Raw = serde_saphyr::from_str(yaml).map_err(|error| ConfigError(vec![error.to_string()]))?;
+        let mut errors = Errors::default();
+        let built = raw.build(&mut errors);
+        match built {
+            Some(config) if errors.0.is_empty() => Ok(config),
+            _ => Err(ConfigError(errors.0)),
+        }
+    }
+}
+
+/// Collects what is wrong, so that one run shows all of it.
+#[derive(Default)]
+struct Errors(Vec<String>);
+
+impl Errors {
+    fn required<T>(&mut self, name: &str, value: Option<T>) -> Option<T> {
+        if value.is_none() {
+            self.0.push(format!("{name} is missing"));
+        }
+        value
+    }
+
+    fn parsed<T: FromStr<Err: Display>>(&mut self, name: &str, text: &str) -> Option<T> {
+        text.parse().map_err(|error| self.0.push(format!("{name}: {error}"))).ok()
+    }
+
+    fn check(&mut self, name: &str, wrong: Option<&str>) {
+        if let Some(wrong) = wrong {
+            self.0.push(format!("{name}: {wrong}"));
+        }
+    }
+}
+
+impl Raw {
+    /// No `?` before everything was looked at: that is what shows all errors at once.
+    fn build(self, errors: &mut Errors) -> Option<Config> {
+        let url = errors.required("url", self.url).inspect(|url| errors.check("url", wrong_issuer_url(url)));
+        let listen = errors.required("listen", self.listen).and_then(|text| errors.parsed("listen", &text));
+        let keys_file = errors.required("keys_file", self.keys_file);
+        let documents = self.documents.and_then(|documents| documents.directory);
+        let documents = errors.required("documents.directory", documents);
+        let subject_tokens = errors.required("subject_tokens", self.subject_tokens);
+        let subject_tokens = subject_tokens.and_then(|raw| raw.build(url.as_deref(), errors));
+        let ttl = self.access_tokens.and_then(|tokens| tokens.ttl).unwrap_or(DEFAULT_TTL);
+        let ttl_wrong = (!(1..=MAX_TTL).contains(&ttl)).then_some("must be from 1 to 3600 seconds");
+        errors.check("access_tokens.ttl", ttl_wrong);
+        let admin = match self.admin {
+            Some(admin) => errors
+                .required("admin.listen", admin.listen)
+                .and_then(|text| errors.parsed::<Address>("admin.listen", &text)),
+            None => None,
+        };
+        Some(Config {
+            url: url?,
+            listen: listen?,
+            keys_file: keys_file?,
+            documents: documents?,
+            subject_tokens: subject_tokens?,
+            ttl,
+            admin,
+        })
+    }
+}
+
+impl RawSubjectTokens {
+    fn build(self, url: Option<&str>, errors: &mut Errors) -> Option<SubjectTokens> {
+        let issuer = errors.required("subject_tokens.issuer", self.issuer.filter(|issuer| !issuer.is_empty()));
+        let audience = self.audience.or_else(|| url.map(str::to_owned));
+        errors.check(
+            "subject_tokens.audience",
+            audience.as_deref().is_some_and(str::is_empty).then_some("must not be empty"),
+        );
+        let keys = match (self.jwks_file, self.jwks_url) {
+            (Some(_), Some(_)) => {
+                errors.check("subject_tokens", Some("give jwks_file or jwks_url, not both"));
+                None
+            }
+            (Some(file), None) => Some(KeySource::File(file)),
+            (None, Some(url)) => {
+                errors.check("subject_tokens.jwks_url", wrong_url(&url));
+                Some(KeySource::Url(url))
+            }
+            (None, None) => issuer.as_deref().map(|issuer| discovery(issuer, errors)),
+        };
+        let secure =
+            matches!(&keys, Some(KeySource::Url(url) | KeySource::Discovery(url)) if url.starts_with("https:"));
+        if secure && self.ca_file.is_none() {
+            errors.check(
+                "subject_tokens.ca_file",
+                Some("is needed for https; in a pod it is /var/run/secrets/kubernetes.io/serviceaccount/ca.crt"),
+            );
+        }
+        Some(SubjectTokens { issuer: issuer?, audience: audience?, keys: keys?, ca_file: self.ca_file })
+    }
+}
+
+fn discovery(issuer: &str, errors: &mut Errors) -> KeySource {
+    let wrong = wrong_url(issuer).map(|_| "is no URL, so its keys cannot be discovered: give jwks_file or jwks_url");
+    errors.check("subject_tokens.issuer", wrong);
+    KeySource::Discovery(format!("{}{DISCOVERY_PATH}", issuer.trim_end_matches('/')))
+}
+
+/// RFC 8414 §2, and no path: the well-known documents of an issuer with a path lie elsewhere for OAuth and for OpenID.
+fn wrong_issuer_url(url: &str) -> Option<&'static str> {
+    let uri: Option<Uri> = url.parse().ok();
+    if wrong_url(url).is_some() || url.contains(['?', '#']) {
+        return Some("must be an http or https URL without query and fragment, like https://issuer.example");
+    }
+    let bare = uri.is_some_and(|uri| uri.path() == "/") && !url.ends_with('/');
+    (!bare).then_some("must have no path and no slash at its end, like https://issuer.example")
+}
+
+fn wrong_url(url: &str) -> Option<&'static str> {
+    let uri: Option<Uri> = url.parse().ok();
+    let sound = uri.is_some_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some());
+    let plain = !url.contains('@');
+    (!sound || !plain).then_some("must be an http or https URL")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "\
+url: http://127.0.0.1:8080
+listen: 127.0.0.1:8080
+keys_file: /state/signing-keys.json
+documents: {directory: /state/documents}
+subject_tokens: {issuer: https://kubernetes.default.svc, jwks_file: /state/jwks.json}
+";
+
+    fn errors(yaml: &str) -> Vec<String> {
+        Config::parse(yaml).unwrap_err().0
+    }
+
+    #[test]
+    fn a_small_configuration_has_sensible_defaults() {
+        let config = Config::parse(GOOD).unwrap();
+        assert_eq!((config.ttl, config.admin), (600, None));
+        assert_eq!(config.subject_tokens.audience, "http://127.0.0.1:8080");
+        assert_eq!(config.subject_tokens.keys, KeySource::File("/state/jwks.json".into()));
+    }
+
+    #[test]
+    fn keys_come_from_a_file_a_url_or_discovery() {
+        let with =
+            |text: &str| Config::parse(&GOOD.replace("jwks_file: /state/jwks.json", text)).unwrap().subject_tokens;
+        assert_eq!(with("jwks_url: http://c/jwks").keys, KeySource::Url("http://c/jwks".into()));
+        let discovered = KeySource::Discovery("https://kubernetes.default.svc/.well-known/openid-configuration".into());
+        assert_eq!(with("ca_file: /ca.crt").keys, discovered);
+    }
+
+    #[test]
+    fn all_errors_are_shown_at_once() {
+        let found = errors(
+            "url: http://x/\nlisten: nowhere\naccess_tokens: {ttl: 0}\nsubject_tokens: {jwks_file: a, jwks_url: b}\nadmin: {}\n",
+        );
+        for name in [
+            "url:",
+            "listen:",
+            "keys_file",
+            "documents.directory",
+            "subject_tokens.issuer",
+            "subject_tokens:",
+            "access_tokens.ttl",
+            "admin.listen",
+        ] {
+            assert!(found.iter().any(|line| line.starts_with(name)), "{name} in {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_field_is_an_error() {
+        for (right, wrong) in
+            [("issuer:", "isuer:"), ("listen:", "listens:"), ("directory:", "dir:"), ("jwks_file:", "jwks:")]
+        {
+            assert!(Config::parse(&GOOD.replace(right, wrong)).is_err(), "{wrong}");
+        }
+        let audiences = GOOD.replace("subject_tokens: {", "subject_tokens: {audiences: x, ");
+        assert!(errors(&audiences)[0].contains("audiences"));
+        assert!(Config::parse(&format!("{GOOD}{GOOD}")).is_err());
+    }
+
+    #[test]
+    fn https_keys_need_authorities() {
+        let found = errors(&GOOD.replace("jwks_file: /state/jwks.json", "jwks_url: https://c/jwks"));
+        assert!(found[0].starts_with("subject_tokens.ca_file"), "{found:?}");
+        let found = errors(
+            &GOOD.replace("https://kubernetes.default.svc, jwks_file: /state/jwks.json", "kubernetes/serviceaccount"),
+        );
+        assert!(found[0].starts_with("subject_tokens.issuer"), "{found:?}");
+    }
+
+    #[test]
+    fn issuer_urls_are_exact() {
+        for url in ["ftp://x", "x", "http://x/", "http://x/path", "http://x?a", "http://x#a", "http://u:p@x", "''"] {
+            let found = errors(&GOOD.replacen("http://127.0.0.1:8080", url, 1));
+            assert!(found[0].starts_with("url:"), "{url}: {found:?}");
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! What the issuer counts. Deliberately absent: labels that a caller could choose.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+
+/// From a cached key set (tens of microseconds) to one that had to be fetched (seconds).
+const SECONDS: [f64; 10] = [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.01, 0.05, 0.25, 1.0, 5.0];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ResultLabel {
+    pub(crate) result: &'static str,
+}
+
+/// Handles to the metrics; clones share them.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    pub(crate) exchanges: Family<ResultLabel, Counter>,
+    pub(crate) duration: Histogram,
+    pub(crate) signed: Counter,
+    pub(crate) jwks_age: Gauge,
+    pub(crate) documents_rejected: Counter,
+    pub(crate) documents_valid: Gauge,
+}
+
+impl Metrics {
+    pub(crate) fn register(registry: &runtime::metrics::Metrics) -> Self {
+        let histogram = Histogram::new(SECONDS);
+        Self {
+            exchanges: registry.register("token_exchange", "Requests for a token by result", Family::default()),
+            duration: registry.register("token_exchange_duration_seconds", "Time to answer one", histogram),
+            signed: registry.register("tokens_signed", "Access tokens signed", Counter::default()),
+            jwks_age: registry.register("jwks_age_seconds", "Age of the cluster's key set", Gauge::default()),
+            documents_rejected: registry.register(
+                "documents_rejected",
+                "Changes of the documents that were not taken over because they are broken",
+                Counter::default(),
+            ),
+            documents_valid: registry.register(
+                "documents_valid",
+                "1 while the documents as they lie there are in force, 0 while earlier ones are",
+                Gauge::default(),
+            ),
+        }
+    }
+
+    pub(crate) fn count(&self, result: &'static str) {
+        self.exchanges.get_or_create(&ResultLabel { result }).inc();
+    }
+}
