@@ -111,7 +111,10 @@ impl DecisionLog {
     /// With [`OnFull::Block`], waits until the queue has room; otherwise ends at once. Cancel safe.
     pub async fn room(&self) {
         let queue = &self.0.0;
-        while queue.on_full == OnFull::Block {
+        if queue.on_full == OnFull::Drop {
+            return;
+        }
+        loop {
             let notified = queue.room.notified();
             tokio::pin!(notified);
             // Registered before looking, so that room made in between is not missed.

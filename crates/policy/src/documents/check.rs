@@ -140,10 +140,10 @@ impl Check<'_> {
         if actions.is_empty() {
             self.note(&rule, format!("the rule has no actions: {RULE_EXAMPLE}"));
         }
-        if understood && on_tables != !tables.is_empty() {
+        if understood && !actions.is_empty() && on_tables == tables.is_empty() {
             self.note(&rule, if on_tables { TABLES_MISSING } else { TABLES_IDLE }.to_owned());
         }
-        if understood && !actions.is_empty() && execute != !functions.is_empty() {
+        if understood && !actions.is_empty() && execute == functions.is_empty() {
             self.note(&rule, if execute { FUNCTIONS_MISSING } else { FUNCTIONS_IDLE }.to_owned());
         }
         let [tables, functions] = [tables, functions].map(|names| names.iter().filter_map(|n| self.name(n)).collect());

@@ -130,10 +130,9 @@ pub(super) fn read<'a>(path: &'a Arc<str>, text: &'a str) -> Vec<Result<Raw, Doc
 fn explain(path: &Arc<str>, text: &str, index: usize, error: &serde_saphyr::Error) -> DocumentError {
     let mut bytes = text.as_bytes();
     let header = serde_saphyr::read_with_options::<_, Header>(&mut bytes, options()).nth(index);
-    if let Some(Ok(Header { kind: Some(kind) })) = header {
-        if let Some(error) = super::check::unknown_kind(path, &kind) {
-            return error;
-        }
+    let kind = header.and_then(Result::ok).and_then(|header| header.kind);
+    if let Some(error) = kind.and_then(|kind| super::check::unknown_kind(path, &kind)) {
+        return error;
     }
     let place = place(path, error.location().unwrap_or(Location::UNKNOWN));
     DocumentError { place, what: words(error) }

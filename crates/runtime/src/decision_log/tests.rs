@@ -15,7 +15,9 @@ impl Write for Gate {
     }
 }
 
-fn gate() -> (mpsc::Sender<io::Result<()>>, Gate, Arc<Mutex<Vec<u8>>>) {
+type Opener = mpsc::Sender<io::Result<()>>;
+
+fn gate() -> (Opener, Gate, Arc<Mutex<Vec<u8>>>) {
     let (sender, receiver) = mpsc::channel();
     let out = Arc::new(Mutex::new(Vec::new()));
     (sender, Gate(receiver, out.clone()), out)
