@@ -1,3 +1,5 @@
+//! Documents right and wrong; of the wrong ones the place and the words of every error.
+
 use super::*;
 
 fn errors(text: &str) -> Vec<String> {

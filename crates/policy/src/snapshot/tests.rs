@@ -1,3 +1,5 @@
+//! Documents together: unions of grants, what does not fit, and that a broken one yields nothing.
+
 use super::*;
 use proptest::prelude::*;
 

@@ -1,3 +1,5 @@
+//! The queue full, the writer broken, the disk full: what is lost is counted, or nothing is lost.
+
 use super::*;
 use std::sync::mpsc;
 

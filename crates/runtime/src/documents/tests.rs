@@ -1,3 +1,5 @@
+//! Directories of documents that change, and files that cannot be read.
+
 use super::*;
 use std::os::unix::fs::symlink;
 use std::time::Duration;

@@ -1,3 +1,5 @@
+//! Addresses as people write them, sockets of both kinds, stale and living socket files.
+
 use super::*;
 use std::os::unix::fs::PermissionsExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

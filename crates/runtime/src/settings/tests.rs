@@ -1,3 +1,5 @@
+//! Settings as people write them, and directories that change in every way we know of.
+
 use super::*;
 use std::fs;
 use std::time::Instant;

@@ -1,3 +1,5 @@
+//! Handshakes with trusted and other peers, renewal while running, errors that name the file.
+
 use super::*;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::ServerName;
