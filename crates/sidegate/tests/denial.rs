@@ -211,7 +211,8 @@ fn a_denial_is_what_postgresql_would_have_done() {
             failures.push(format!("{name}\n  PostgreSQL {expected:?}\n  Sidegate   {seen:?}"));
         }
         for denial in messages.iter().filter(|message| message.tag == b'E' && message.field(b'C') == "42501") {
-            assert_eq!(denial.field(b'M'), "sidegate: orders-writer may not select private.secrets".to_owned(), "{name}");
+            let message = denial.field(b'M');
+            assert!(message.starts_with("sidegate: orders-writer may not ") && message.ends_with(" private.secrets"), "{denial:?}");
             assert!(denial.field(b'D').starts_with("Decision "), "{denial:?}");
             assert!(denial.field(b'H').contains("private.secrets"), "{denial:?}");
         }
