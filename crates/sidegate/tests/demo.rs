@@ -78,7 +78,7 @@ fn a_second_demo_on_the_same_directory_is_refused() {
     let said = String::from_utf8_lossy(&second.stderr);
     assert_eq!(second.status.code(), Some(1));
     assert!(said.contains("a demo runs already") && said.contains(&first.pid().to_string()), "{said}");
-    assert!(psql(first.outbound("service-a", "postgres-b"), "select 1").status.success(), "the first goes on");
+    assert_answers(&first);
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn killed_hard_it_leaves_no_orphan_and_starts_again() {
     demo.end(Signal::KILL);
     // At once, while PostgreSQL is still shutting down: the new demo waits for it.
     let mut again = Demo::start_in(PROGRAM, dir.path());
-    assert!(psql(again.outbound("service-a", "postgres-b"), "select 1").status.success());
+    assert_answers(&again);
     again.end(Signal::KILL);
     assert_gone(dir.path());
 }
@@ -116,6 +116,11 @@ fn a_dead_child_is_named_and_ends_the_demo() {
     assert_eq!(status.code(), Some(1));
     assert!(demo.output().contains("postgres-b ended"), "{}", demo.output());
     assert_gone(dir.path());
+}
+
+fn assert_answers(demo: &Demo) {
+    let answer = psql(demo.outbound("service-a", "postgres-b"), "select 1");
+    assert!(answer.status.success(), "{answer:?}");
 }
 
 fn assert_gone(dir: &Path) {

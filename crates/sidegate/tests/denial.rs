@@ -60,19 +60,29 @@ fn cases() -> Vec<(&'static str, Vec<Step>)> {
     vec![
         ("simple", vec![Step(query(FORBIDDEN), 1), Step(query(ALLOWED), 1)]),
         ("several simple in one piece", vec![Step([query(ALLOWED), query(FORBIDDEN), query(ALLOWED)].concat(), 3)]),
-        ("extended", vec![Step([run("", FORBIDDEN), sync()].concat(), 1), Step([run("", ALLOWED), sync()].concat(), 1)]),
-        ("extended with a name", vec![Step([run("a", FORBIDDEN), sync()].concat(), 1), Step([bind("a"), sync()].concat(), 1)]),
+        (
+            "extended",
+            vec![Step([run("", FORBIDDEN), sync()].concat(), 1), Step([run("", ALLOWED), sync()].concat(), 1)],
+        ),
+        (
+            "extended with a name",
+            vec![Step([run("a", FORBIDDEN), sync()].concat(), 1), Step([bind("a"), sync()].concat(), 1)],
+        ),
         ("parse alone", vec![Step([parse("p", FORBIDDEN), sync()].concat(), 1)]),
         (
             "pipelined with several syncs",
             vec![Step(
-                [run("", ALLOWED), sync(), run("", FORBIDDEN), run("", ALLOWED), sync(), run("", ALLOWED), sync()].concat(),
+                [run("", ALLOWED), sync(), run("", FORBIDDEN), run("", ALLOWED), sync(), run("", ALLOWED), sync()]
+                    .concat(),
                 3,
             )],
         ),
         (
             "an implicit transaction rolls back",
-            vec![Step([run("", insert), run("", FORBIDDEN), run("", insert), sync()].concat(), 1), Step(query(count), 1)],
+            vec![
+                Step([run("", insert), run("", FORBIDDEN), run("", insert), sync()].concat(), 1),
+                Step(query(count), 1),
+            ],
         ),
         (
             "in a transaction",
@@ -93,7 +103,11 @@ fn cases() -> Vec<(&'static str, Vec<Step>)> {
         (
             "in a savepoint",
             vec![
-                Step([query("begin"), query("savepoint s"), query(FORBIDDEN), query("rollback to s"), query(ALLOWED)].concat(), 5),
+                Step(
+                    [query("begin"), query("savepoint s"), query(FORBIDDEN), query("rollback to s"), query(ALLOWED)]
+                        .concat(),
+                    5,
+                ),
                 Step(query("commit"), 1),
             ],
         ),
@@ -118,13 +132,19 @@ fn cases() -> Vec<(&'static str, Vec<Step>)> {
         ),
         (
             "a simple query amid a run",
-            vec![Step([run("", insert), query(FORBIDDEN), run("", ALLOWED), sync()].concat(), 2), Step(query(count), 1)],
+            vec![
+                Step([run("", insert), query(FORBIDDEN), run("", ALLOWED), sync()].concat(), 2),
+                Step(query(count), 1),
+            ],
         ),
         (
             "a simple query behind a failed one of the run",
             vec![Step([run("", FORBIDDEN), query(FORBIDDEN), query(ALLOWED), sync()].concat(), 1)],
         ),
-        ("amid a copy, simple", vec![Step([query(copy), message(b'd', b"1\n"), query(FORBIDDEN)].concat(), 1), Step(query(ALLOWED), 1)]),
+        (
+            "amid a copy, simple",
+            vec![Step([query(copy), message(b'd', b"1\n"), query(FORBIDDEN)].concat(), 1), Step(query(ALLOWED), 1)],
+        ),
         (
             "amid a copy, extended",
             vec![
@@ -141,7 +161,10 @@ fn cases() -> Vec<(&'static str, Vec<Step>)> {
         ),
         (
             "a copy that is forbidden",
-            vec![Step([query("copy private.secrets from stdin"), message(b'd', b"x\n"), message(b'c', b"")].concat(), 1), Step(query(ALLOWED), 1)],
+            vec![
+                Step([query("copy private.secrets from stdin"), message(b'd', b"x\n"), message(b'c', b"")].concat(), 1),
+                Step(query(ALLOWED), 1),
+            ],
         ),
         (
             "other statements survive",
@@ -212,7 +235,10 @@ fn a_denial_is_what_postgresql_would_have_done() {
         }
         for denial in messages.iter().filter(|message| message.tag == b'E' && message.field(b'C') == "42501") {
             let message = denial.field(b'M');
-            assert!(message.starts_with("sidegate: orders-writer may not ") && message.ends_with(" private.secrets"), "{denial:?}");
+            assert!(
+                message.starts_with("sidegate: orders-writer may not ") && message.ends_with(" private.secrets"),
+                "{denial:?}"
+            );
             assert!(denial.field(b'D').starts_with("Decision "), "{denial:?}");
             assert!(denial.field(b'H').contains("private.secrets"), "{denial:?}");
         }

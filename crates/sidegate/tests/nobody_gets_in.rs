@@ -123,7 +123,8 @@ fn tokens_that_open_nothing() {
     ]
     .concat();
     let hmac = |secret: &[u8]| {
-        let header = Header { typ: Some("at+jwt".to_owned()), kid: Some(kid.to_owned()), ..Header::new(Algorithm::HS256) };
+        let header =
+            Header { typ: Some("at+jwt".to_owned()), kid: Some(kid.to_owned()), ..Header::new(Algorithm::HS256) };
         jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(secret)).unwrap()
     };
     let none = segment(&json!({"alg": "none", "typ": "at+jwt", "kid": kid}));
@@ -146,7 +147,13 @@ fn tokens_that_open_nothing() {
         ("another audience", with("aud", json!("postgres-a/postgres-a"))),
         ("several audiences", with("aud", json!(["postgres-b/postgres-b", "postgres-a/postgres-a"]))),
         ("another issuer", with("iss", json!("http://127.0.0.1:1"))),
-        ("a role not understood", with("authorization_details", json!([{"type": "sidegate_postgresql", "role": "x", "rules": [{"actions": ["fly"], "tables": ["public.orders"]}]}]))),
+        (
+            "a role not understood",
+            with(
+                "authorization_details",
+                json!([{"type": "sidegate_postgresql", "role": "x", "rules": [{"actions": ["fly"], "tables": ["public.orders"]}]}]),
+            ),
+        ),
         ("a subject token's type", signed(&demo, &typed("JWT", kid), &claims)),
         ("an unknown key", signed(&demo, &typed("at+jwt", "unknown"), &claims)),
         ("a key id as a path", signed(&demo, &typed("at+jwt", "../../etc/passwd"), &claims)),

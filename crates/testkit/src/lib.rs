@@ -178,6 +178,8 @@ pub fn processes_naming(text: &str) -> Vec<(i32, String)> {
 }
 
 fn spawn(program: &str, dir: &Path, ready_file: &Path, output: &Path) -> Child {
+    // One that was killed hard leaves its ready file.
+    let _ = fs::remove_file(ready_file);
     let out = File::create(output).expect("a file for the demo's output");
     let mut command = Command::new(program);
     command.args(["demo", "--no-open", "--dir"]).arg(dir.join("demo")).arg("--ready-file").arg(ready_file);

@@ -72,8 +72,7 @@ pub fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
 async fn demo(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let mut end = EndSignals::new()?;
     let layout = Layout::open(args.dir)?;
-    let _lock = Lock::take(&layout).await?;
-    let ready_file = ReadyFile::claim(args.ready_file)?;
+    let (_lock, ready_file) = Lock::take(&layout, || ReadyFile::claim(args.ready_file)).await?;
     let mut children = Children::new()?;
     let ended = tokio::select! {
         biased;

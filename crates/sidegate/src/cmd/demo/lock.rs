@@ -22,35 +22,42 @@ const RETRY: Duration = Duration::from_millis(50);
 pub struct Lock(#[expect(dead_code, reason = "held for its lock")] File);
 
 impl Lock {
-    /// Take the lock; wait only for processes whose demo is gone already.
-    pub async fn take(layout: &Layout) -> anyhow::Result<Self> {
+    /// Take the lock unless a demo that is alive has it; wait only for processes whose demo is gone already. `meanwhile`
+    /// runs before that wait.
+    pub async fn take<T>(layout: &Layout, meanwhile: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<(Self, T)> {
         let path = layout.lock_file();
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
         let mut file = file.with_context(|| format!("cannot open {}", path.display()))?;
+        let mut locked = lock(&mut file, layout)?;
+        let value = meanwhile()?;
         let deadline = tokio::time::Instant::now() + PREDECESSOR_GRACE;
-        while flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-            let holder = holder(&mut file);
-            if holder.is_some_and(is_alive) {
-                bail!(
-                    "a demo runs already on {} (process {}); end it, or choose another --dir",
-                    layout.dir().display(),
-                    holder.map_or(0, |pid| pid.as_raw_nonzero().get())
-                );
-            }
+        while !locked {
             if tokio::time::Instant::now() > deadline {
-                bail!(
-                    "processes of an earlier demo on {} do not end; see {}",
-                    layout.dir().display(),
-                    layout.dir().join("logs").display()
-                );
+                let (dir, logs) = (layout.dir(), layout.dir().join("logs"));
+                bail!("processes of an earlier demo on {} do not end; see {}", dir.display(), logs.display());
             }
             tokio::time::sleep(RETRY).await;
+            locked = lock(&mut file, layout)?;
         }
         file.set_len(0)?;
         file.rewind()?;
         write!(file, "{}", std::process::id())?;
         fcntl_setfd(&file, FdFlags::empty())?;
-        Ok(Self(file))
+        Ok((Self(file), value))
+    }
+}
+
+/// Whether it is ours now; an error if a demo that is alive has it.
+fn lock(file: &mut File, layout: &Layout) -> anyhow::Result<bool> {
+    if flock(&*file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        return Ok(true);
+    }
+    match holder(file).filter(|pid| is_alive(*pid)) {
+        Some(pid) => {
+            let pid = pid.as_raw_nonzero();
+            bail!("a demo runs already on {} (process {pid}); end it, or choose another --dir", layout.dir().display())
+        }
+        None => Ok(false),
     }
 }
 
