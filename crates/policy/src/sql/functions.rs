@@ -7,6 +7,7 @@ use pg_query::protobuf as pb;
 
 use super::NotUnderstood;
 use super::names::{self, Class};
+use super::select::is_name;
 use super::settings::{is_fixed, setting_name, setting_opens};
 use super::walker::{Walk, Walker, constant, inner, string, strings};
 use crate::facts::{Action, Object, Opens};
@@ -100,7 +101,8 @@ impl<'a> Walker<'a> {
     /// `set_config(name, value, local)`: the SET that it is, if the name is a literal.
     fn set_config(&mut self, call: &'a pb::FuncCall) {
         let [name, value] = ["setting_name", "new_value"].map(|wanted| argument(&call.args, wanted));
-        match name.filter(|_| !call.func_variadic).and_then(literal) {
+        let named = self.setting_named.filter(|_| name.is_some_and(is_name)).map(str::to_owned);
+        match name.filter(|_| !call.func_variadic).and_then(literal).or(named) {
             Some(name) => self.setting(&name, value.and_then(literal).as_deref()),
             None => {
                 // Admin may, but not by writing the name in pieces.

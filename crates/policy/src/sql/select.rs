@@ -31,7 +31,9 @@ impl<'a> Walker<'a> {
             self.select(arm)?;
         }
         self.distinct(&s.distinct_clause)?;
+        let outer = std::mem::replace(&mut self.setting_named, named_setting(s));
         self.expressions(&s.target_list)?;
+        self.setting_named = outer;
         self.from(&s.from_clause)?;
         self.optional(&s.where_clause)?;
         self.expressions(&s.group_clause)?;
@@ -245,6 +247,29 @@ fn common_table_expressions(with: &pb::WithClause) -> Result<Vec<&pb::CommonTabl
             _ => Err(NotUnderstood::Unknown("a WITH clause")),
         })
         .collect()
+}
+
+/// `SELECT … FROM pg_settings WHERE name = 'x'`, as pg_dump sends: there `name` is as good as the literal.
+fn named_setting(s: &pb::SelectStmt) -> Option<&str> {
+    let [from] = s.from_clause.as_slice() else { return None };
+    let Some(N::RangeVar(from)) = &from.node else { return None };
+    let Some(N::AExpr(e)) = &s.where_clause.as_ref()?.node else { return None };
+    let is_equality = e.kind == pb::AExprKind::AexprOp as i32 && matches!(strings(&e.name).as_deref(), Ok(["="]));
+    if from.relname != "pg_settings" || !is_equality || !is_name(e.lexpr.as_deref()?) {
+        return None;
+    }
+    match &e.rexpr.as_ref()?.node {
+        Some(N::AConst(pb::AConst { val: Some(pb::a_const::Val::Sval(value)), .. })) => Some(&value.sval),
+        _ => None,
+    }
+}
+
+/// Whether an expression is just the column `name`.
+pub(super) fn is_name(node: &pb::Node) -> bool {
+    match &node.node {
+        Some(N::ColumnRef(column)) => matches!(strings(&column.fields).as_deref(), Ok(["name"])),
+        _ => false,
+    }
 }
 
 /// The name that a relation goes by in its statement.

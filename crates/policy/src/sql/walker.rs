@@ -27,6 +27,8 @@ pub(super) struct Walker<'a> {
     ctes: HashMap<&'a str, usize>,
     /// The targets of the statements around, whose columns count as read where they are named.
     watches: Vec<Watch<'a>>,
+    /// What `name` is in this query over `pg_settings`, if its WHERE says so.
+    pub(super) setting_named: Option<&'a str>,
 }
 
 /// A target of INSERT, UPDATE or DELETE: naming one of its columns needs `select` on it.
