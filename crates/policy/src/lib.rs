@@ -10,6 +10,7 @@
 mod decide;
 mod detail;
 pub mod documents;
+pub mod explain;
 mod facts;
 mod role;
 pub mod snapshot;

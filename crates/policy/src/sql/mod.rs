@@ -84,14 +84,35 @@ impl NotUnderstood {
 /// Finds everything that a text needs; fails on every text that it does not wholly understand.
 pub fn analyze(text: &[u8]) -> Result<Facts, NotUnderstood> {
     let scanned = prescan::scan(text)?;
-    stacker::maybe_grow(scanned.stack, scanned.stack, || {
-        let tree = parse(scanned.text)?;
-        walk(&tree)
+    if stacker::remaining_stack().is_some_and(|left| left >= scanned.stack) {
+        return understand(scanned.text);
+    }
+    on_a_stack(scanned.stack, || understand(scanned.text))
+}
+
+fn understand(text: &str) -> Result<Facts, NotUnderstood> {
+    let tree = parse(text)?;
+    walk(&tree)
+}
+
+/// Runs on a thread of its own. It must be a thread: the parser bounds its depth by the stack that the system gave
+/// the thread, and on a segment switched to by `stacker` it would measure the wrong one.
+fn on_a_stack<T: Send>(
+    bytes: usize,
+    work: impl FnOnce() -> Result<T, NotUnderstood> + Send,
+) -> Result<T, NotUnderstood> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("sidegate-parse".to_owned()).stack_size(bytes);
+        match thread.spawn_scoped(scope, work) {
+            Ok(running) => running.join().unwrap_or(Err(NotUnderstood::Unknown("a statement that its walk failed on"))),
+            Err(_) => Err(NotUnderstood::TooDeep),
+        }
     })
 }
 
 /// Parses, and takes a panic of the parser's crate for a text not understood.
 fn parse(text: &str) -> Result<protobuf::ParseResult, NotUnderstood> {
+    bound_assignments(text)?;
     std::panic::catch_unwind(|| pg_query::parse(text, 0))
         .map_err(|_| NotUnderstood::Unknown("a statement that its parser failed on"))?
         .map(|result| result.protobuf)
@@ -100,6 +121,36 @@ fn parse(text: &str) -> Result<protobuf::ParseResult, NotUnderstood> {
             _ => NotUnderstood::Unknown("the tree of its parser"),
         })
 }
+
+/// `SET (a, b, …) = source` holds its source once a column in the parser's output, so that the tree can be the square
+/// of the text. Texts long enough to matter are looked at by PostgreSQL's lexer before they are parsed.
+fn bound_assignments(text: &str) -> Result<(), NotUnderstood> {
+    if !prescan::may_assign_many(text.as_bytes()) {
+        return Ok(());
+    }
+    let tokens = pg_query::scan(text).map_err(|error| NotUnderstood::Syntax(clip(error.to_string())))?.tokens;
+    let marks = tokens.iter().map(|token| token.token).filter(|token| !COMMENTS.contains(token));
+    let (mut open, mut closed, mut columns) = (Vec::new(), None, 0_usize);
+    for mark in marks {
+        match (mark, closed.take()) {
+            (OPEN, _) => open.push(1),
+            (CLOSE, _) => closed = open.pop(),
+            (COMMA, _) => open.iter_mut().last().map_or((), |count| *count += 1),
+            (EQUALS, Some(count)) => columns = columns.saturating_add(count),
+            _ => {}
+        }
+    }
+    match columns.saturating_mul(tokens.len()) > prescan::MAX_TREE {
+        true => Err(NotUnderstood::TooManyTokens),
+        false => Ok(()),
+    }
+}
+
+const OPEN: i32 = protobuf::Token::Ascii40 as i32;
+const CLOSE: i32 = protobuf::Token::Ascii41 as i32;
+const COMMA: i32 = protobuf::Token::Ascii44 as i32;
+const EQUALS: i32 = protobuf::Token::Ascii61 as i32;
+const COMMENTS: [i32; 2] = [protobuf::Token::SqlComment as i32, protobuf::Token::CComment as i32];
 
 fn walk(tree: &protobuf::ParseResult) -> Result<Facts, NotUnderstood> {
     let mut walker = Walker::default();

@@ -19,13 +19,30 @@ const MAX_COMMENTS: usize = 32;
 
 /// Stack for one level of the tree, through parser, decoder, walk and drop, in a build without
 /// optimisation, measured with margin.
-const STACK_A_LEVEL: usize = if cfg!(debug_assertions) { 16 << 10 } else { 6 << 10 };
+const STACK_A_LEVEL: usize = if cfg!(debug_assertions) { 96 << 10 } else { 16 << 10 };
 
-/// What every text gets: short texts are not deep.
-const STACK_BASE: usize = 256 << 10;
+/// What every text needs: the parser keeps 512 kB to itself, and short texts are not deep.
+const STACK_BASE: usize = 768 << 10;
 
-/// The stack is mapped, not touched: what is not used costs nothing but addresses.
-const STACK_MAX: usize = 1 << 30;
+/// The parser bounds its own recursion at 2 MB, which is some ten thousand levels; this is mapped, not touched.
+const STACK_MAX: usize = 2 << 30;
+
+/// Columns that `SET (…) = …` assigns, times words: about as many nodes as `MAX_TOKENS` lets other texts have.
+pub(super) const MAX_TREE: usize = 500_000;
+
+/// Bytes of a text that cannot outgrow `MAX_TREE` whatever it assigns.
+const SHORT: usize = 1_000;
+
+/// Whether a text is long enough, and has a closing bracket with an equals sign behind it. What stands between the
+/// two may be a comment, so that a slash or a dash counts as well.
+pub(super) fn may_assign_many(bytes: &[u8]) -> bool {
+    let assigns = |rest: &[u8]| match rest.iter().find(|byte| !byte.is_ascii_whitespace() && **byte != 0x0b) {
+        Some(next) => matches!(next, b'=' | b'/' | b'-'),
+        None => false,
+    };
+    bytes.len() > SHORT
+        && bytes.iter().enumerate().any(|(at, byte)| *byte == b')' && assigns(bytes.get(at + 1..).unwrap_or_default()))
+}
 
 /// A text fit to parse, and the stack to do it on.
 pub(super) struct Scanned<'a> {

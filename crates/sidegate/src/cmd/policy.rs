@@ -1,18 +1,188 @@
-//! `sidegate policy`: placeholder until its crate arrives.
+//! `sidegate policy`: what may a role do, asked without a database.
+//!
+//! The answers are `policy::explain`'s; here are files, printing and exit status.
 
+use std::io::{BufRead, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Args;
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use policy::explain::{Explanation, explain, role};
+use policy::snapshot::{Snapshot, Source};
+use serde::{Deserialize, Serialize};
+
+/// The statement is denied.
+const DENIED: u8 = 3;
+
+/// The question cannot be answered: no such role, broken documents, bad arguments.
+const BAD_INPUT: u8 = 2;
 
 /// Arguments of `sidegate policy`.
 #[derive(Args)]
 pub struct PolicyArgs {
-    /// What to ask.
-    #[arg(trailing_var_arg = true)]
-    rest: Vec<String>,
+    #[command(subcommand)]
+    question: Question,
+}
+
+#[derive(Subcommand)]
+enum Question {
+    /// Say what a statement needs, whether a role may run it, and which rule would allow it.
+    ///
+    /// Exit status: 0 allowed, 3 denied, 2 bad input.
+    Explain(ExplainArgs),
+}
+
+/// Arguments of `sidegate policy explain`.
+#[derive(Args)]
+struct ExplainArgs {
+    /// The role: reader, writer, owner, admin, or an AccessRole as NAME or NAMESPACE/NAME.
+    #[arg(long, required_unless_present = "stdin")]
+    role: Option<String>,
+    /// The directory with the YAML documents of AccessRoles.
+    #[arg(long, value_name = "DIR")]
+    roles_dir: Option<PathBuf>,
+    /// Answer as one JSON object: {"verdict", "facts": [{"action", "object"}], "reason"}.
+    #[arg(long)]
+    json: bool,
+    /// Read one JSON object a line, {"role": R, "sql": S}, and answer one a line, in order.
+    #[arg(long, conflicts_with_all = ["role", "sql"])]
+    stdin: bool,
+    /// The text to explain, one or more statements.
+    #[arg(required_unless_present = "stdin")]
+    sql: Option<String>,
 }
 
 /// Answer a question about policy.
+///
+/// # Errors
+/// Standard output that cannot be written to.
 pub fn run(args: PolicyArgs) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("policy {}: not built yet", args.rest.join(" "))
+    let Question::Explain(args) = args.question;
+    let snapshot = match roles(args.roles_dir.as_deref()) {
+        Ok(snapshot) => snapshot,
+        Err(error) => return bad_input(&error),
+    };
+    if args.stdin {
+        return answer_lines(&snapshot);
+    }
+    let name = args.role.unwrap_or_default();
+    match role(&snapshot, &name) {
+        Ok(role) => answer(&name, &explain(&role, args.sql.unwrap_or_default().as_bytes()), args.json),
+        Err(error) => bad_input(&error.into()),
+    }
+}
+
+fn answer(role: &str, explanation: &Explanation, json: bool) -> anyhow::Result<ExitCode> {
+    let mut out = std::io::stdout().lock();
+    if json {
+        serde_json::to_writer(&mut out, explanation)?;
+        writeln!(out)?;
+    } else {
+        print(&mut out, role, explanation)?;
+    }
+    Ok(match explanation.verdict {
+        "allow" => ExitCode::SUCCESS,
+        _ => ExitCode::from(DENIED),
+    })
+}
+
+fn print(out: &mut impl Write, role: &str, explanation: &Explanation) -> std::io::Result<()> {
+    writeln!(out, "role     {role}")?;
+    writeln!(out, "verdict  {}", explanation.verdict)?;
+    match explanation.facts.as_slice() {
+        [] => writeln!(out, "needs    nothing that is not everyone's")?,
+        facts => {
+            for (index, fact) in facts.iter().enumerate() {
+                let label = if index == 0 { "needs  " } else { "       " };
+                writeln!(out, "{label}  {} {}", fact.action, fact.object)?;
+            }
+        }
+    }
+    writeln!(out, "reason   {}", explanation.reason)?;
+    for (label, text) in
+        [("message", &explanation.message), ("hint   ", &explanation.hint), ("rule   ", &explanation.rule)]
+    {
+        if let Some(text) = text {
+            writeln!(out, "{label}  {text}")?;
+        }
+    }
+    Ok(())
+}
+
+/// A line of `--stdin`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked {
+    role: String,
+    sql: String,
+}
+
+/// What a line that is no question gets.
+#[derive(Serialize)]
+struct Unanswered {
+    error: String,
+}
+
+/// One answer a line, whatever the line; a bad one is answered too, and told by the exit status.
+fn answer_lines(snapshot: &Snapshot) -> anyhow::Result<ExitCode> {
+    let mut input = std::io::stdin().lock();
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let mut status = ExitCode::SUCCESS;
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        if input.read_until(b'\n', &mut line)? == 0 {
+            break;
+        }
+        match answer_line(snapshot, &line) {
+            Ok(explanation) => serde_json::to_writer(&mut out, &explanation)?,
+            Err(error) => {
+                status = ExitCode::from(BAD_INPUT);
+                serde_json::to_writer(&mut out, &Unanswered { error: format!("{error:#}") })?;
+            }
+        }
+        out.write_all(b"\n")?;
+        // Whoever asks line by line waits for each answer.
+        out.flush()?;
+    }
+    Ok(status)
+}
+
+fn answer_line(snapshot: &Snapshot, line: &[u8]) -> anyhow::Result<Explanation> {
+    let asked: Asked = serde_json::from_slice(line).context("want {\"role\": R, \"sql\": S}")?;
+    Ok(explain(&role(snapshot, &asked.role)?, asked.sql.as_bytes()))
+}
+
+fn bad_input(error: &anyhow::Error) -> anyhow::Result<ExitCode> {
+    eprintln!("sidegate: {error:#}");
+    Ok(ExitCode::from(BAD_INPUT))
+}
+
+/// The documents of a directory, compiled; without one only the built-in roles are there.
+fn roles(directory: Option<&Path>) -> anyhow::Result<Snapshot> {
+    let mut sources = Vec::new();
+    if let Some(directory) = directory {
+        read(directory, &mut sources)?;
+        sources.sort_by(|a: &Source, b| a.path.cmp(&b.path));
+    }
+    Snapshot::compile(&sources).map_err(|errors| {
+        let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        anyhow::anyhow!("the documents are not right:\n  {}", errors.join("\n  "))
+    })
+}
+
+/// All YAML and JSON files below a directory.
+fn read(directory: &Path, sources: &mut Vec<Source>) -> anyhow::Result<()> {
+    let entries = std::fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?;
+    for entry in entries {
+        let path = entry?.path();
+        if path.is_dir() {
+            read(&path, sources)?;
+        } else if path.extension().is_some_and(|e| ["yaml", "yml", "json"].iter().any(|known| e == *known)) {
+            let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            sources.push(Source { path: path.display().to_string(), text });
+        }
+    }
+    Ok(())
 }
