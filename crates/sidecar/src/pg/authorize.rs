@@ -3,6 +3,7 @@
 //! `forward` can pass such a message on only with a [`Passage`], and only this file makes one: from the policy's
 //! `Permit`, or because verification does not enforce.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -59,9 +60,32 @@ pub(super) struct Gate {
     pub(super) audit: Audit,
     /// A long text that was analysed aside, for the message that waits for it.
     pub(super) prepared: Option<Handle>,
-    /// A text that the role may not run was let through while nothing was enforced. From then on what was prepared or
-    /// bound earlier is decided again before it runs.
-    pub(super) lax: bool,
+    /// What was let through that the role may not run, while nothing was enforced.
+    pub(super) lax: Option<Lax>,
+}
+
+/// What a text that should not have passed may have left behind. Where there is any, statements and portals of the
+/// protocol are decided again before they run; those of SQL's own `PREPARE` and `DECLARE` are known by name.
+#[derive(Default)]
+pub(super) struct Lax {
+    names: HashSet<Box<str>>,
+    /// A text was let through that is not understood: it may have prepared anything.
+    anything: bool,
+}
+
+impl Lax {
+    fn note(&mut self, analysis: Option<&Handle>) {
+        match analysis.map(|analysis| &analysis.facts) {
+            Some(Ok(facts)) => self.names.extend(facts.prepares().iter().chain(facts.declares()).cloned()),
+            _ => self.anything = true,
+        }
+    }
+
+    /// Whether a text runs what was left behind.
+    fn is_used_by(&self, facts: &Facts) -> bool {
+        let mut used = facts.executes().iter().chain(facts.fetches());
+        used.any(|name| self.anything || self.names.contains(name))
+    }
 }
 
 impl Gate {
@@ -71,8 +95,8 @@ impl Gate {
             ClientMessage::Text { text, .. } => self.text(text, session),
             ClientMessage::TextTooLong { .. } => self.too_long(),
             ClientMessage::FunctionCall { .. } => self.function_call(),
-            ClientMessage::Bind { statement, .. } if self.lax => self.again(&session.statement(statement)),
-            ClientMessage::Execute { portal, .. } if self.lax => self.again(&session.portal(portal)),
+            ClientMessage::Bind { statement, .. } if self.lax.is_some() => self.again(&session.statement(statement)),
+            ClientMessage::Execute { portal, .. } if self.lax.is_some() => self.again(&session.portal(portal)),
             _ => pass(None, Why::NoDecision),
         }
     }
@@ -92,6 +116,9 @@ impl Gate {
         };
         let verdict = match &analysis.facts {
             Ok(_) if session.is_full_of_statements() => return self.too_many_statements(started),
+            Ok(facts) if self.mode() == Verify::Enforce && self.lax.as_ref().is_some_and(|lax| lax.is_used_by(facts)) => {
+                return self.unknown_statement(started);
+            }
             Ok(facts) => policy::decide(&role, facts),
             Err(reason) => Verdict::Deny(reason.denial(&role)),
         };
@@ -163,12 +190,14 @@ impl Gate {
         }
         match permit {
             Some(permit) => pass(None, Why::Permitted { _permit: permit }),
-            None => {
-                let fields = ErrorFields::error("42501", "sidegate: what this statement does is not known")
-                    .hint("It was prepared while verification was off: prepare it again.");
-                self.without_facts("unknown_statement", fields, started)
-            }
+            None => self.unknown_statement(started),
         }
+    }
+
+    fn unknown_statement(&mut self, started: Instant) -> Ruling {
+        let fields = ErrorFields::error("42501", "sidegate: what this statement does was never decided")
+            .hint("It was prepared while verification was not enforced: prepare it again under another name.");
+        self.without_facts("unknown_statement", fields, started)
     }
 
     fn conclude(&mut self, verdict: Verdict, analysis: Option<&Handle>, started: Instant) -> Ruling {
@@ -193,7 +222,7 @@ impl Gate {
         if mode == Verify::Enforce {
             return Ruling::Deny(denied());
         }
-        self.lax = true;
+        self.lax.get_or_insert_default().note(analysis);
         pass(analysis.cloned(), Why::NotEnforced)
     }
 

@@ -319,7 +319,7 @@ impl Established {
             analyses: listening.analyses.clone(),
             audit: listening.audit.clone(),
             prepared: None,
-            lax: false,
+            lax: None,
         };
         Ok(Session {
             pump: Pump::new(link, self.upstream.link),
