@@ -114,12 +114,26 @@ const TRIES: [Try; 7] = [
     },
 ];
 
+/// As the documents say.
+fn granted(pair: (&str, &str)) -> &'static str {
+    match pair {
+        ("service-a", "postgres-a") => "writer",
+        ("service-a", "postgres-b") => "reader",
+        ("service-b", "postgres-b") => "orders-writer, which may select and insert on two tables",
+        _ => "no grant",
+    }
+}
+
 /// Lines for people.
 pub fn lines(layout: &Layout, ports: &Ports, psql: &str) -> anyhow::Result<String> {
     let mut text = String::from("\nSidegate is up. No password anywhere: each line logs in by who the service is.\n\n");
+    let mut pair = ("", "");
     for one in &TRIES {
         let port = ports.get(&world::outbound(one.app, one.database))?;
-        writeln!(text, "  # {} -> {}", one.app, one.database)?;
+        if pair != (one.app, one.database) {
+            pair = (one.app, one.database);
+            writeln!(text, "  # {} on {}: {}", one.app, one.database, granted(pair))?;
+        }
         writeln!(text, "  {psql} {} -c \"{}\"", url(port), one.sql)?;
         writeln!(text, "      {}", one.shows)?;
     }
