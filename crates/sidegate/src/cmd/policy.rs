@@ -110,17 +110,19 @@ fn print(out: &mut impl Write, role: &str, explanation: &Explanation) -> std::io
     Ok(())
 }
 
-/// A line of `--stdin`.
+/// A line of `--stdin`. Other fields are the asker's own: the corpus' cases can be asked as they are.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Asked {
     role: String,
     sql: String,
 }
 
-/// What a line that is no question gets.
+/// What a line that is no question gets: whoever reads only the verdict must not take it for leave.
 #[derive(Serialize)]
 struct Unanswered {
+    verdict: &'static str,
+    facts: [(); 0],
+    reason: &'static str,
     error: String,
 }
 
@@ -139,7 +141,7 @@ fn answer_lines(snapshot: &Snapshot) -> anyhow::Result<ExitCode> {
             Ok(explanation) => serde_json::to_writer(&mut out, &explanation)?,
             Err(error) => {
                 status = ExitCode::from(BAD_INPUT);
-                serde_json::to_writer(&mut out, &Unanswered { error: format!("{error:#}") })?;
+                serde_json::to_writer(&mut out, &unanswered(&error))?;
             }
         }
         out.write_all(b"\n")?;
@@ -147,6 +149,10 @@ fn answer_lines(snapshot: &Snapshot) -> anyhow::Result<ExitCode> {
         out.flush()?;
     }
     Ok(status)
+}
+
+fn unanswered(error: &anyhow::Error) -> Unanswered {
+    Unanswered { verdict: "deny", facts: [], reason: "bad_input", error: format!("{error:#}") }
 }
 
 fn answer_line(snapshot: &Snapshot, line: &[u8]) -> anyhow::Result<Explanation> {
