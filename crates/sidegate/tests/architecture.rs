@@ -71,7 +71,7 @@ fn documents_name_only_paths_that_exist() {
 fn every_source_file_says_what_it_is_for() {
     // Tests that were put beside their code share its purpose.
     for file in sources(&root().join("crates")).iter().filter(|file| !file.ends_with("tests.rs")) {
-        let text = fs::read_to_string(&file).unwrap();
+        let text = fs::read_to_string(file).unwrap();
         assert!(text.starts_with("//!"), "{} does not open with //!", file.display());
     }
 }

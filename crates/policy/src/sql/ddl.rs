@@ -83,7 +83,7 @@ impl<'a> Walker<'a> {
     }
 
     /// SELECT INTO and CREATE TABLE AS make a table.
-    pub(super) fn into_table(&mut self, into: &'a pb::IntoClause) -> Walk {
+    pub(super) fn table_of_into(&mut self, into: &'a pb::IntoClause) -> Walk {
         let relation = into.rel.as_ref().ok_or(NotUnderstood::Unknown("INTO"))?;
         self.ddl_relation(Action::Create, "table", relation, Place::of_new(relation));
         self.options(&into.options)

@@ -90,7 +90,7 @@ impl<'a> Walker<'a> {
             walker.relation(Action::Merge, target);
             walker.relation(Action::Select, target);
             match &s.source_relation {
-                Some(source) => walker.from_item(source)?,
+                Some(source) => walker.item_of_from(source)?,
                 None => return Err(NotUnderstood::Unknown("MERGE without a source")),
             }
             walker.optional(&s.join_condition)?;

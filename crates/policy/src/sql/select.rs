@@ -25,7 +25,7 @@ impl<'a> Walker<'a> {
 
     fn select_body(&mut self, s: &'a pb::SelectStmt) -> Walk {
         if let Some(into) = &s.into_clause {
-            self.into_table(into)?;
+            self.table_of_into(into)?;
         }
         for arm in [&s.larg, &s.rarg].into_iter().flatten() {
             self.select(arm)?;
@@ -97,11 +97,11 @@ impl<'a> Walker<'a> {
 
     /// The items of FROM or USING.
     pub(super) fn from(&mut self, items: &'a [pb::Node]) -> Walk {
-        items.iter().try_for_each(|item| self.from_item(item))
+        items.iter().try_for_each(|item| self.item_of_from(item))
     }
 
     /// One item of FROM.
-    pub(super) fn from_item(&mut self, item: &'a pb::Node) -> Walk {
+    pub(super) fn item_of_from(&mut self, item: &'a pb::Node) -> Walk {
         match inner(item)? {
             N::RangeVar(relation) => {
                 if !self.is_cte(relation) {
@@ -116,7 +116,7 @@ impl<'a> Walker<'a> {
             N::JoinExpr(join) => {
                 for side in [&join.larg, &join.rarg] {
                     let side = side.as_deref().ok_or(NotUnderstood::Unknown("a join"))?;
-                    self.from_item(side)?;
+                    self.item_of_from(side)?;
                 }
                 self.optional(&join.quals)
             }
@@ -174,7 +174,7 @@ impl<'a> Walker<'a> {
     /// A sampling method is a function of its name; those of PostgreSQL are safe.
     fn sample(&mut self, sample: &'a pb::RangeTableSample) -> Walk {
         match &sample.relation {
-            Some(relation) => self.from_item(relation)?,
+            Some(relation) => self.item_of_from(relation)?,
             None => return Err(NotUnderstood::Unknown("TABLESAMPLE")),
         }
         self.function(&strings(&sample.method)?)?;

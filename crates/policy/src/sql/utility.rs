@@ -337,7 +337,7 @@ impl<'a> Walker<'a> {
 
     fn create_table_as(&mut self, s: &'a pb::CreateTableAsStmt) -> Walk {
         match &s.into {
-            Some(into) => self.into_table(into)?,
+            Some(into) => self.table_of_into(into)?,
             None => return Err(NotUnderstood::Unknown("CREATE TABLE AS")),
         }
         self.body(&s.query)
@@ -452,7 +452,7 @@ impl<'a> Walker<'a> {
     fn object_of(&mut self, action: Action, kind: i32, object: &'a pb::Node) -> Walk {
         // Casts, transforms and constraints of domains name types; large objects have numbers.
         let name = match inner(object)? {
-            N::List(list) => list.items.iter().map(|item| name_of(item)).collect::<Result<Vec<_>, _>>()?.concat(),
+            N::List(list) => list.items.iter().map(name_of).collect::<Result<Vec<_>, _>>()?.concat(),
             N::Integer(_) | N::Float(_) => Vec::new(),
             _ => name_of(object)?,
         };
