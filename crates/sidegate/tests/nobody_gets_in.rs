@@ -175,6 +175,23 @@ fn tokens_that_open_nothing() {
         assert_eq!(log_in(&demo, &token), "E28000", "{what}");
     }
     assert_eq!(log_in(&demo, &good), "ZI", "the good token is still good");
+    nothing_secret_is_written(&demo);
+}
+
+/// Every token begins with `eyJ`, which is `{"` in base64url.
+fn nothing_secret_is_written(demo: &Demo) {
+    let logs = demo.dir().join("logs");
+    let mut read = 0;
+    for entry in std::fs::read_dir(&logs).unwrap().map(Result::unwrap) {
+        let text = String::from_utf8_lossy(&std::fs::read(entry.path()).unwrap()).into_owned();
+        read += text.len();
+        assert!(!text.contains("eyJ") && !text.contains("hunter2"), "a token in {}", entry.path().display());
+        assert!(!text.contains("PRIVATE KEY"), "a key in {}", entry.path().display());
+    }
+    assert!(read > 1000, "there are logs to look at");
+    for (_, command_line) in testkit::processes_naming(&demo.dir().display().to_string()) {
+        assert!(!command_line.contains("eyJ"), "{command_line}");
+    }
 }
 
 #[test]

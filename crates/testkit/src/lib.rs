@@ -40,16 +40,25 @@ pub struct Demo {
 impl Demo {
     /// Start one in a directory of its own; `program` is `env!("CARGO_BIN_EXE_sidegate")`.
     pub fn start(program: &str) -> Self {
+        Self::start_with(program, &[])
+    }
+
+    /// The same, with further arguments of `sidegate demo`.
+    pub fn start_with(program: &str, arguments: &[&str]) -> Self {
         let dir = state_directory();
-        let mut demo = Self::start_in(program, dir.path());
+        let mut demo = Self::start_as(program, dir.path(), arguments);
         demo.own = Some(dir);
         demo
     }
 
     /// Start one in `dir`, which outlives it.
     pub fn start_in(program: &str, dir: &Path) -> Self {
+        Self::start_as(program, dir, &[])
+    }
+
+    fn start_as(program: &str, dir: &Path, arguments: &[&str]) -> Self {
         let (ready_file, output) = (dir.join("ready.json"), dir.join("output"));
-        let mut child = spawn(program, dir, &ready_file, &output);
+        let mut child = spawn(program, dir, arguments, &ready_file, &output);
         let ready = wait_ready(&mut child, &ready_file, &output);
         Self { child, ready, output, own: None }
     }
@@ -177,12 +186,13 @@ pub fn processes_naming(text: &str) -> Vec<(i32, String)> {
     processes.filter(|(_, line)| line.contains(text)).collect()
 }
 
-fn spawn(program: &str, dir: &Path, ready_file: &Path, output: &Path) -> Child {
+fn spawn(program: &str, dir: &Path, arguments: &[&str], ready_file: &Path, output: &Path) -> Child {
     // One that was killed hard leaves its ready file.
     let _ = fs::remove_file(ready_file);
     let out = File::create(output).expect("a file for the demo's output");
     let mut command = Command::new(program);
     command.args(["demo", "--no-open", "--dir"]).arg(dir.join("demo")).arg("--ready-file").arg(ready_file);
+    command.args(arguments);
     command.stdin(Stdio::null()).stderr(out.try_clone().expect("the same file again")).stdout(out);
     command.spawn().expect("the demo's process")
 }

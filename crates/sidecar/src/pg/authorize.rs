@@ -116,7 +116,9 @@ impl Gate {
         };
         let verdict = match &analysis.facts {
             Ok(_) if session.is_full_of_statements() => return self.too_many_statements(started),
-            Ok(facts) if self.mode() == Verify::Enforce && self.lax.as_ref().is_some_and(|lax| lax.is_used_by(facts)) => {
+            Ok(facts)
+                if self.mode() == Verify::Enforce && self.lax.as_ref().is_some_and(|lax| lax.is_used_by(facts)) =>
+            {
                 return self.unknown_statement(started);
             }
             Ok(facts) => policy::decide(&role, facts),

@@ -58,9 +58,24 @@ pub struct DemoArgs {
     /// Write addresses and directories to this file, as JSON, when all is up; it is removed at the end.
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
+    /// How long access tokens live, from 5s to 1h: short, to watch them being renewed.
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = token_ttl)]
+    token_ttl: u32,
     /// Open nothing in a browser: for scripts and tests.
     #[arg(long)]
     no_open: bool,
+}
+
+/// Seconds, from a number with the unit `s`, `m` or `h`.
+fn token_ttl(text: &str) -> Result<u32, String> {
+    let (number, unit) = match text.strip_suffix(['s', 'm', 'h']) {
+        Some(number) if text.ends_with('m') => (number, 60),
+        Some(number) if text.ends_with('h') => (number, 3600),
+        Some(number) => (number, 1),
+        None => (text, 1),
+    };
+    let seconds = number.parse::<u32>().ok().and_then(|number| number.checked_mul(unit));
+    seconds.filter(|seconds| (5..=3600).contains(seconds)).ok_or_else(|| "want a time from 5s to 1h, like 20s".into())
 }
 
 /// Start all of it and wait until told to end.
@@ -77,7 +92,7 @@ async fn demo(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let ended = tokio::select! {
         biased;
         () = end.received() => Ok(ExitCode::SUCCESS),
-        error = live(&layout, &ready_file, &mut children) => Err(error),
+        error = live(&layout, &ready_file, args.token_ttl, &mut children) => Err(error),
     };
     if ended.is_ok() {
         say("Ending.");
@@ -87,17 +102,22 @@ async fn demo(args: DemoArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Bring everything up, say so, and keep it; comes back only with what went wrong.
-async fn live(layout: &Layout, ready_file: &ReadyFile, children: &mut Children) -> anyhow::Error {
-    match bring_up(layout, ready_file, children).await {
+async fn live(layout: &Layout, ready_file: &ReadyFile, token_ttl: u32, children: &mut Children) -> anyhow::Error {
+    match bring_up(layout, ready_file, token_ttl, children).await {
         Ok(cluster) => tokio::select! {
-            error = children.death() => error,
+            error = children.keep_up(say) => error,
             error = cluster.keep_fresh(&APPS) => error,
         },
         Err(error) => error,
     }
 }
 
-async fn bring_up(layout: &Layout, ready_file: &ReadyFile, children: &mut Children) -> anyhow::Result<Cluster> {
+async fn bring_up(
+    layout: &Layout,
+    ready_file: &ReadyFile,
+    token_ttl: u32,
+    children: &mut Children,
+) -> anyhow::Result<Cluster> {
     let binaries = Binaries::find()?;
     let servers =
         DATABASES.iter().map(|name| Server::new(name, &binaries, layout)).collect::<anyhow::Result<Vec<_>>>()?;
@@ -116,7 +136,7 @@ async fn bring_up(layout: &Layout, ready_file: &ReadyFile, children: &mut Childr
         start_databases(&servers, children).await?;
         let cluster = Cluster::new(layout, &world::issuer_url(&ports)?)?;
         cluster.project(&APPS)?;
-        world::write_configuration(layout, &ports, &servers)?;
+        world::write_configuration(layout, &ports, &servers, token_ttl)?;
         let Err(error) = start_services(layout, &ports, children).await else {
             say(&ready::lines(layout, &ports, &binaries.psql_command())?);
             if let Some(file) = ready_file.path() {

@@ -6,7 +6,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -18,6 +18,10 @@ use super::user::User;
 
 /// A guard ends its program by itself in less than this; the rest is for a guard that cannot.
 const STOP_LIMIT: Duration = Duration::from_secs(7);
+/// A child that ends more often than this within the time is not started again: something is wrong with it.
+const RESTARTS: usize = 5;
+const RESTARTS_WITHIN: Duration = Duration::from_secs(30);
+const RESTART_PAUSE: Duration = Duration::from_millis(500);
 /// Of a dead child's log: enough to see why.
 const LAST_LINES: usize = 12;
 const LAST_BYTES: u64 = 8 * 1024;
@@ -31,6 +35,7 @@ pub enum Stage {
 }
 
 /// What to start.
+#[derive(Clone)]
 pub struct Spec {
     pub name: String,
     pub stage: Stage,
@@ -44,9 +49,15 @@ pub struct Spec {
 
 /// One child that ended though nobody asked it to.
 struct Ended {
-    name: String,
-    log: PathBuf,
+    spec: Spec,
     status: std::io::Result<ExitStatus>,
+}
+
+impl Ended {
+    fn why(&self) -> String {
+        let Spec { name, log, .. } = &self.spec;
+        format!("{name} ended ({}); the end of {}:\n{}", describe(&self.status), log.display(), last_lines(log))
+    }
 }
 
 struct Running {
@@ -79,11 +90,11 @@ impl Children {
         let hold = child.stdin.take().context("a child without standard input")?;
         let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         let (tell, ended) = watch::channel(false);
-        let (report, name, log) = (self.report.clone(), spec.name.clone(), spec.log.clone());
+        let (report, spec_again) = (self.report.clone(), spec.clone());
         tokio::spawn(async move {
             let status = child.wait().await;
             let _ = tell.send(true);
-            let _ = report.send(Ended { name, log, status });
+            let _ = report.send(Ended { spec: spec_again, status });
         });
         self.running.push(Running { stage: spec.stage, hold, group, ended });
         Ok(())
@@ -113,15 +124,30 @@ impl Children {
     /// Completes when a child ended by itself, and says which and why.
     pub async fn death(&mut self) -> anyhow::Error {
         match self.ended.recv().await {
-            Some(ended) => anyhow!(
-                "{} ended ({}); the end of {}:\n{}",
-                ended.name,
-                describe(&ended.status),
-                ended.log.display(),
-                last_lines(&ended.log)
-            ),
+            Some(ended) => anyhow!(ended.why()),
             None => anyhow!("the demo lost sight of its processes"),
         }
+    }
+
+    /// Starts whatever ends by itself anew, as a cluster would, and tells `say`. Completes with the reason when one of
+    /// them cannot be kept up.
+    pub async fn keep_up(&mut self, say: impl Fn(&str)) -> anyhow::Error {
+        let mut ends: Vec<(String, Instant)> = Vec::new();
+        while let Some(ended) = self.ended.recv().await {
+            let name = ended.spec.name.clone();
+            ends.retain(|(_, at)| at.elapsed() < RESTARTS_WITHIN);
+            ends.push((name.clone(), Instant::now()));
+            if ends.iter().filter(|(other, _)| *other == name).count() > RESTARTS {
+                return anyhow!(ended.why());
+            }
+            say(&format!("{name} ended ({}) and is started again.", describe(&ended.status)));
+            tokio::time::sleep(RESTART_PAUSE).await;
+            self.running.retain(|running| !*running.ended.borrow());
+            if let Err(error) = self.start(&ended.spec) {
+                return error;
+            }
+        }
+        anyhow!("the demo lost sight of its processes")
     }
 
     /// End all of them, stage by stage, those of one stage together.

@@ -73,8 +73,8 @@ pub fn is_as_made(layout: &Layout) -> bool {
 }
 
 /// The children's configuration files, anew at every start.
-pub fn write_configuration(layout: &Layout, ports: &Ports, servers: &[Server]) -> anyhow::Result<()> {
-    write(layout, "issuer", &issuer_configuration(layout, ports)?)?;
+pub fn write_configuration(layout: &Layout, ports: &Ports, servers: &[Server], token_ttl: u32) -> anyhow::Result<()> {
+    write(layout, "issuer", &issuer_configuration(layout, ports, token_ttl)?)?;
     for (database, server) in DATABASES.iter().zip(servers) {
         write(layout, database, &inbound_configuration(layout, ports, database, server)?)?;
     }
@@ -88,13 +88,14 @@ fn write(layout: &Layout, name: &str, content: &str) -> anyhow::Result<()> {
     files::replace(&layout.config(name), content.as_bytes(), files::PUBLIC)
 }
 
-fn issuer_configuration(layout: &Layout, ports: &Ports) -> anyhow::Result<String> {
+fn issuer_configuration(layout: &Layout, ports: &Ports, token_ttl: u32) -> anyhow::Result<String> {
     Ok(format!(
         "url: {url}\n\
          listen: 127.0.0.1:{port}\n\
          keys_file: {keys}\n\
          documents: {{directory: {documents}}}\n\
-         subject_tokens: {{issuer: {ISSUER:?}, jwks_file: {jwks}}}\n",
+         subject_tokens: {{issuer: {ISSUER:?}, jwks_file: {jwks}}}\n\
+         access_tokens: {{ttl: {token_ttl}}}\n",
         url = issuer_url(ports)?,
         port = ports.get(&issuer())?,
         keys = quoted(&layout.signing_keys()),
