@@ -41,6 +41,8 @@ fn everyday_length_is_understood() {
         ("statements", "SELECT 1;".repeat(5_000)),
         ("an OR", format!("SELECT 1 WHERE a = 1{}", " OR (a = 1 AND b = 'x')".repeat(5_000))),
         ("casts", format!("SELECT 1{}", "::int".repeat(1_000 / PART))),
+        ("globs", format!("SELECT {}1", "'/path/*', ".repeat(1_000))),
+        ("banners", format!("/*{0}*/ --{0}\nSELECT '{0}'", "*=-+".repeat(500))),
         ("arrays", format!("SELECT {}1{}", "ARRAY[".repeat(200), "]".repeat(200))),
     ] {
         if let Err(error) = on_a_thread(sql) {
@@ -62,6 +64,9 @@ fn hostile_depth_is_answered() {
         ("negations", format!("SELECT {} true", "NOT ".repeat(n))),
         ("signs", format!("SELECT {}1", "- ".repeat(n))),
         ("comments", "/*".repeat(n)),
+        ("plus signs", format!("SELECT {}1", "+".repeat(n))),
+        ("alternating signs", format!("SELECT {}1", "+-".repeat(n))),
+        ("comments in comments", "/* ".repeat(n)),
         ("closed comments", format!("{}{}", "/*".repeat(n), "*/".repeat(n))),
         ("subscripts", format!("SELECT a{}", "[1]".repeat(n / 3))),
         ("casts", format!("SELECT 1{}", "::int".repeat(n / 3))),
@@ -76,7 +81,7 @@ fn hostile_depth_is_answered() {
         let begin = Instant::now();
         let answer = on_a_thread(sql);
         let took = begin.elapsed();
-        assert!(took < Duration::from_secs(20), "{what} took {took:?}: {answer:?}");
+        assert!(took < Duration::from_secs(5), "{what} took {took:?}: {answer:?}");
     }
 }
 
