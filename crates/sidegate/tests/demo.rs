@@ -106,16 +106,16 @@ fn killed_hard_it_leaves_no_orphan_and_starts_again() {
 }
 
 #[test]
-fn a_dead_child_is_named_and_ends_the_demo() {
-    let dir = state_directory();
-    let mut demo = Demo::start_in(PROGRAM, dir.path());
+fn a_dead_child_is_named_and_replaced() {
+    let demo = Demo::start(PROGRAM);
     let sidecar = format!("sidecar --config {}", demo.dir().join("config/postgres-b.yaml").display());
     let (pid, _) = processes_naming(&sidecar).into_iter().find(|(_, line)| !line.contains(" guard ")).unwrap();
     kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
-    let status = within(STOP_LIMIT, || demo.try_end()).expect("it ends");
-    assert_eq!(status.code(), Some(1));
-    assert!(demo.output().contains("postgres-b ended"), "{}", demo.output());
-    assert_gone(dir.path());
+    let named = within(STOP_LIMIT, || demo.output().contains("postgres-b ended").then_some(()));
+    assert!(named.is_some(), "{}", demo.output());
+    let url = demo.outbound("service-a", "postgres-b");
+    let again = within(Duration::from_secs(30), || psql(url, "select 1").status.success().then_some(()));
+    assert!(again.is_some(), "{}", demo.output());
 }
 
 fn assert_answers(demo: &Demo) {
