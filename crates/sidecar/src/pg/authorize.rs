@@ -95,10 +95,15 @@ impl Gate {
             ClientMessage::Text { text, .. } => self.text(text, session),
             ClientMessage::TextTooLong { .. } => self.too_long(),
             ClientMessage::FunctionCall { .. } => self.function_call(),
-            ClientMessage::Bind { statement, .. } if self.lax.is_some() => self.again(&session.statement(statement)),
-            ClientMessage::Execute { portal, .. } if self.lax.is_some() => self.again(&session.portal(portal)),
+            ClientMessage::Bind { statement, .. } if self.is_lax() => self.again(&session.statement(statement)),
+            ClientMessage::Execute { portal, .. } if self.is_lax() => self.again(&session.portal(portal)),
             _ => pass(None, Why::NoDecision),
         }
+    }
+
+    /// Whether anything may be prepared or bound that the rights of now do not cover.
+    fn is_lax(&self) -> bool {
+        self.lax.is_some() || self.role.is_none()
     }
 
     fn mode(&self) -> Verify {

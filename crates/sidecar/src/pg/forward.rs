@@ -88,6 +88,11 @@ impl Lane {
         self.ready = self.buffer.len();
     }
 
+    /// Whether the rest of a message that passes or is dropped is still to come.
+    pub(super) fn is_amid_message(&self) -> bool {
+        self.stream > 0 || self.discard > 0
+    }
+
     /// At a message boundary with nothing left to write.
     fn is_clear(&self) -> bool {
         self.ready == 0 && self.insert.is_empty() && self.discard == 0 && self.stream == 0

@@ -352,7 +352,10 @@ async fn run(mut session: Session, listening: &Listening) {
             }
             () = listening.drain.draining(), if !ending => verdict = Some(shutting_down()),
             stop = session.pump.run(&mut session.watched) => match stop {
-                Stop::Analyze(text) => session.watched.gate.prepared = listening.analyses.make(text).await,
+                Stop::Analyze(text) => match listening.analyses.make(text).await {
+                    Some(analysis) => session.watched.gate.prepared = Some(analysis),
+                    None => break Some(ErrorFields::fatal("58000", "sidegate: a statement could not be analysed")),
+                },
                 stop => break end_reason(stop, verdict),
             },
         }

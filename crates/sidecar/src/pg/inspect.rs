@@ -62,7 +62,8 @@ impl Inspect for Watched {
                 Ruling::Analyze(text) => return Err(Stop::Analyze(text)),
             }
         }
-        Ok(!self.is_paused())
+        // A message that was begun is read to its end, or neither side could go on.
+        Ok(lane.is_amid_message() || !self.is_paused())
     }
 
     fn server(&mut self, lane: &mut Lane) -> Result<(), Stop> {
