@@ -77,7 +77,7 @@ impl<'a> Walker<'a> {
                 self.sort_operator(&e.use_op)
             }
             N::ResTarget(e) => {
-                self.fields(&e.indirection, false)?;
+                self.fields(&e.indirection, false, false)?;
                 self.optional(&e.val)
             }
             N::WindowDef(e) => self.window(e),
@@ -167,11 +167,12 @@ impl<'a> Walker<'a> {
     fn indirection(&mut self, e: &'a pb::AIndirection) -> Walk {
         self.optional(&e.arg)?;
         let scalar = e.arg.as_deref().is_some_and(is_scalar);
-        self.fields(&e.indirection, scalar)
+        self.fields(&e.indirection, scalar, e.arg.as_deref().is_some_and(has_scalar_elements))
     }
 
-    /// Fields and subscripts one after the other; only the first field is taken of what is known.
-    fn fields(&mut self, nodes: &'a [pb::Node], mut scalar: bool) -> Walk {
+    /// Fields and subscripts one after the other. What a call on a plain value gives, and an element of a plain array, is
+    /// taken for plain, too: a field of it that is none is a call.
+    fn fields(&mut self, nodes: &'a [pb::Node], mut scalar: bool, elements: bool) -> Walk {
         for node in nodes {
             match inner(node)? {
                 N::String(name) => self.field(&name.sval, scalar)?,
@@ -179,7 +180,7 @@ impl<'a> Walker<'a> {
                 N::AIndices(_) => self.expression(node)?,
                 _ => return Err(NotUnderstood::Unknown("a field")),
             }
-            scalar = false;
+            scalar &= elements || matches!(inner(node)?, N::String(_));
         }
         Ok(())
     }
@@ -201,10 +202,21 @@ fn is_scalar(node: &pb::Node) -> bool {
     }
 }
 
+/// Whether a value is plainly no array of rows: a subscript of it is as plain as itself.
+fn has_scalar_elements(node: &pb::Node) -> bool {
+    match &node.node {
+        Some(N::TypeCast(cast)) => cast.type_name.as_ref().is_some_and(has_scalar_name),
+        _ => false,
+    }
+}
+
 fn is_scalar_type(name: &pb::TypeName) -> bool {
-    let known = match strings(&name.names).as_deref() {
+    has_scalar_name(name) || !name.array_bounds.is_empty()
+}
+
+fn has_scalar_name(name: &pb::TypeName) -> bool {
+    match strings(&name.names).as_deref() {
         Ok([name] | ["pg_catalog", name]) => names::is_scalar_type(name),
         _ => false,
-    };
-    known || !name.array_bounds.is_empty()
+    }
 }

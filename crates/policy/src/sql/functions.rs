@@ -156,6 +156,7 @@ fn folded(node: &pb::Node) -> Option<String> {
             Some(folded(e.lexpr.as_deref()?)? + &folded(e.rexpr.as_deref()?)?)
         }
         NodeEnum::TypeCast(cast) => folded(cast.arg.as_deref()?),
+        NodeEnum::CollateClause(collated) => folded(collated.arg.as_deref()?),
         _ => literal(node),
     }
 }

@@ -130,15 +130,17 @@ fn bound_assignments(text: &str) -> Result<(), NotUnderstood> {
     }
     let tokens = pg_query::scan(text).map_err(|error| NotUnderstood::Syntax(clip(error.to_string())))?.tokens;
     let marks = tokens.iter().map(|token| token.token).filter(|token| !COMMENTS.contains(token));
-    let (mut open, mut closed, mut columns) = (Vec::new(), None, 0_usize);
+    let (mut open, mut closed, mut columns, mut before) = (Vec::new(), None, 0_usize, 0);
     for mark in marks {
         match (mark, closed.take()) {
-            (OPEN, _) => open.push(1),
+            // A list of columns to assign stands behind SET or another assignment; conditions do not.
+            (OPEN, _) => open.push((1, matches!(before, SET | COMMA))),
             (CLOSE, _) => closed = open.pop(),
-            (COMMA, _) => open.iter_mut().last().map_or((), |count| *count += 1),
-            (EQUALS, Some(count)) => columns = columns.saturating_add(count),
+            (COMMA, _) => open.iter_mut().last().map_or((), |(count, _)| *count += 1),
+            (EQUALS, Some((count, true))) => columns = columns.saturating_add(count),
             _ => {}
         }
+        before = mark;
     }
     match columns.saturating_mul(tokens.len()) > prescan::MAX_TREE {
         true => Err(NotUnderstood::TooManyTokens),
@@ -149,6 +151,7 @@ fn bound_assignments(text: &str) -> Result<(), NotUnderstood> {
 const OPEN: i32 = protobuf::Token::Ascii40 as i32;
 const CLOSE: i32 = protobuf::Token::Ascii41 as i32;
 const COMMA: i32 = protobuf::Token::Ascii44 as i32;
+const SET: i32 = protobuf::Token::Set as i32;
 const EQUALS: i32 = protobuf::Token::Ascii61 as i32;
 const COMMENTS: [i32; 2] = [protobuf::Token::SqlComment as i32, protobuf::Token::CComment as i32];
 

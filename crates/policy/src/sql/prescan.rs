@@ -1,7 +1,7 @@
 //! One linear look at a text before it is parsed: is it a text at all, how long, how deep.
 //!
-//! It need not know where a literal ends: it counts every bracket and comment mark wherever it stands,
-//! and denies only far beyond what people and programs write. It decides nothing but limits.
+//! It need not know where a literal ends: where that is not plain, it counts every bracket and comment mark wherever it
+//! stands, and denies only far beyond what people and programs write. It decides nothing but limits.
 
 use super::NotUnderstood;
 
@@ -81,7 +81,14 @@ impl Counter {
     /// The most levels that the tree of this text can have.
     fn count(mut self, bytes: &[u8]) -> Result<usize, NotUnderstood> {
         let mut previous = b' ';
+        let quotes_are_plain = quotes_are_plain(bytes);
+        let mut quote = None;
         for &byte in bytes {
+            if quote.is_some() {
+                quote = quote.filter(|&end| end != byte);
+                continue;
+            }
+            quote = Some(byte).filter(|byte| quotes_are_plain && matches!(byte, b'\'' | b'"'));
             self.step(previous, byte)?;
             self.operator(previous, byte)?;
             previous = byte;
@@ -126,6 +133,19 @@ impl Counter {
         self.tokens += 1;
         self.levels += 1;
     }
+}
+
+/// Whether a quote can only open or close a literal or a name: no comments, backslashes or dollar quotes anywhere. Then
+/// what lies between two quotes is one word, however long; else it is counted as if it were not quoted.
+fn quotes_are_plain(bytes: &[u8]) -> bool {
+    let pairs = bytes.iter().zip(bytes.get(1..).unwrap_or_default());
+    let starts_other = |(first, second): (&u8, &u8)| match first {
+        b'-' => *second == b'-',
+        b'/' => *second == b'*',
+        b'$' => !second.is_ascii_digit(),
+        _ => false,
+    };
+    !bytes.contains(&b'\\') && !pairs.into_iter().any(starts_other)
 }
 
 /// Whether a byte begins a word, number or operator.

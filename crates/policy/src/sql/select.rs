@@ -20,7 +20,11 @@ impl<'a> Walker<'a> {
 
     /// SELECT, VALUES, TABLE, and their unions.
     pub(super) fn select(&mut self, s: &'a pb::SelectStmt) -> Walk {
-        self.with(&s.with_clause, |walker| walker.select_body(s))
+        // What `name` means holds in a query's own target list, and in no query inside it.
+        let outer = self.setting_named.take();
+        self.with(&s.with_clause, |walker| walker.select_body(s))?;
+        self.setting_named = outer;
+        Ok(())
     }
 
     fn select_body(&mut self, s: &'a pb::SelectStmt) -> Walk {
@@ -31,9 +35,9 @@ impl<'a> Walker<'a> {
             self.select(arm)?;
         }
         self.distinct(&s.distinct_clause)?;
-        let outer = std::mem::replace(&mut self.setting_named, named_setting(s));
+        self.setting_named = named_setting(s).filter(|_| !self.takes_from_cte(s));
         self.expressions(&s.target_list)?;
-        self.setting_named = outer;
+        self.setting_named = None;
         self.from(&s.from_clause)?;
         self.optional(&s.where_clause)?;
         self.expressions(&s.group_clause)?;
@@ -44,6 +48,10 @@ impl<'a> Walker<'a> {
         self.optional(&s.limit_offset)?;
         self.optional(&s.limit_count)?;
         s.locking_clause.iter().try_for_each(|clause| self.locking(s, clause))
+    }
+
+    fn takes_from_cte(&self, s: &pb::SelectStmt) -> bool {
+        s.from_clause.iter().any(|item| matches!(&item.node, Some(N::RangeVar(relation)) if self.is_cte(relation)))
     }
 
     /// Plain DISTINCT is a list with nothing in it.
@@ -255,7 +263,8 @@ fn named_setting(s: &pb::SelectStmt) -> Option<&str> {
     let Some(N::RangeVar(from)) = &from.node else { return None };
     let Some(N::AExpr(e)) = &s.where_clause.as_ref()?.node else { return None };
     let is_equality = e.kind == pb::AExprKind::AexprOp as i32 && matches!(strings(&e.name).as_deref(), Ok(["="]));
-    if from.relname != "pg_settings" || !is_equality || !is_name(e.lexpr.as_deref()?) {
+    let is_view = from.relname == "pg_settings" && matches!(from.schemaname.as_str(), "" | "pg_catalog");
+    if !is_view || from.alias.is_some() || s.with_clause.is_some() || !is_equality || !is_name(e.lexpr.as_deref()?) {
         return None;
     }
     match &e.rexpr.as_ref()?.node {

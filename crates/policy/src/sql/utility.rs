@@ -196,6 +196,10 @@ impl<'a> Walker<'a> {
                     self.object(Action::Alter, s.rename_type, &[&s.subname]);
                     return Ok(());
                 }
+                // A column's or constraint's own kind does not say whose it is.
+                if s.relation_type == pb::ObjectType::ObjectForeignTable as i32 {
+                    self.need_level(Action::Administer, "foreign data", Level::Admin);
+                }
                 self.one_object(Action::Alter, s.rename_type, &s.relation, &s.object)
             }
             N::AlterObjectSchemaStmt(s) => {
