@@ -1,15 +1,17 @@
 //! The issuer's public keys, cached: fetched at the start, now and then, and when a token names one not known.
 //!
 //! No request waits for the issuer while its token's key is known. An issuer that is away changes nothing but the age.
+//! Deliberately absent: `identity::jwks::RefreshPlan`. Its pauses are whole seconds of a clock that may be set, up to four
+//! of them; here logins wait, so a try follows a failed one after two at most.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use identity::jwks::KeySet;
 use parking_lot::Mutex;
+use runtime::discovery;
+use runtime::http_client::HttpClient;
 use tokio::sync::{Notify, watch};
-
-use crate::http_client::HttpClient;
 
 /// Time between two looks at the issuer's keys, well below any rotation's overlap.
 const PERIOD: Duration = Duration::from_secs(60);
@@ -42,8 +44,7 @@ impl Keys {
     pub(crate) fn start(client: HttpClient, issuer: &str) -> Keys {
         let (sender, known) = watch::channel(None);
         let wanted = Arc::new(Notify::new());
-        let url = format!("{issuer}/jwks");
-        tokio::spawn(fetch_for_ever(client, url, sender, wanted.clone()));
+        tokio::spawn(fetch_for_ever(client, issuer.to_owned(), sender, wanted.clone()));
         Keys { known, wanted, asked: Arc::default() }
     }
 
@@ -83,16 +84,16 @@ impl Keys {
 
 async fn fetch_for_ever(
     client: HttpClient,
-    url: String,
+    issuer: String,
     sender: watch::Sender<Option<Arc<Fetched>>>,
     wanted: Arc<Notify>,
 ) {
     let mut failing = false;
     while !sender.is_closed() {
-        let pause = match fetch(&client, &url).await {
+        let pause = match fetch(&client, &issuer).await {
             Ok(keys) => {
                 if failing || sender.borrow().is_none() {
-                    tracing::info!(url, "the issuer's keys are known");
+                    tracing::info!(issuer, "the issuer's keys are known");
                 }
                 failing = false;
                 sender.send_replace(Some(Arc::new(Fetched { keys, at: tokio::time::Instant::now() })));
@@ -110,10 +111,13 @@ async fn fetch_for_ever(
     }
 }
 
-async fn fetch(client: &HttpClient, url: &str) -> Result<KeySet, String> {
-    let (status, body) = client.get(url).await.map_err(|error| error.to_string())?;
-    if status != 200 {
-        return Err(format!("{url} answered with status {status}"));
-    }
-    KeySet::parse(&body).map_err(|error| format!("{url}: {error}"))
+/// The document is read each time, for the keys may move. Without it nothing is fetched, and the known keys stay.
+async fn fetch(client: &HttpClient, issuer: &str) -> Result<KeySet, String> {
+    let document = format!("{issuer}{}", discovery::PATH);
+    let url = discovery::jwks_uri(client, &document, issuer).await.map_err(|error| error.to_string())?;
+    let keys = client.document(&url).await.map_err(|error| error.to_string())?;
+    KeySet::parse(&keys).map_err(|error| format!("{url}: {error}"))
 }
+
+#[cfg(test)]
+mod tests;

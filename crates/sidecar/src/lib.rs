@@ -11,7 +11,6 @@
 mod analysis;
 mod audit;
 pub mod config;
-mod http_client;
 mod keys;
 mod pg;
 mod serve;

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use identity::ServiceName;
+use runtime::http_client::{Answer, HttpClient};
 use runtime::secret::Secret;
 use serde::Deserialize;
 use tokio::sync::{Notify, watch};
 
 use crate::audit::Metrics;
-use crate::http_client::HttpClient;
 
 /// Age at which a token is replaced, as a part of its life. Early, so that an issuer may be away for nearly a token's
 /// whole life before anybody notices.
@@ -172,7 +172,7 @@ impl Exchange {
         let issued_after = runtime::clock::now();
         let obtained = Instant::now();
         let answer = self.client.post_form(&format!("{}/token", self.issuer), self.form(subject.trim())).await;
-        let (status, body) = answer.map_err(|error| unavailable(error.to_string()))?;
+        let Answer { status, body } = answer.map_err(|error| unavailable(error.to_string()))?;
         if status == 200 {
             let granted: Granted = serde_json::from_slice(&body)
                 .map_err(|_| unavailable("the issuer's answer is no token response (RFC 8693 §2.2.1)".to_owned()))?;

@@ -14,8 +14,6 @@ use serde::Deserialize;
 const DEFAULT_TTL: i64 = 600;
 /// A token cannot be taken back before its end: longer than an hour is no short life any more.
 const MAX_TTL: i64 = 3600;
-/// Where the key set of a cluster lies when only its issuer is given.
-const DISCOVERY_PATH: &str = "/.well-known/openid-configuration";
 
 /// A checked configuration.
 #[derive(Debug, Clone)]
@@ -220,7 +218,7 @@ impl RawSubjectTokens {
 fn discovery(issuer: &str, errors: &mut Errors) -> KeySource {
     let wrong = wrong_url(issuer).map(|_| "is no URL, so its keys cannot be discovered: give jwks_file or jwks_url");
     errors.check("subject_tokens.issuer", wrong);
-    KeySource::Discovery(format!("{}{DISCOVERY_PATH}", issuer.trim_end_matches('/')))
+    KeySource::Discovery(format!("{}{}", issuer.trim_end_matches('/'), runtime::discovery::PATH))
 }
 
 /// RFC 8414 §2, and no path: the well-known documents of an issuer with a path lie elsewhere for OAuth and for OpenID.
