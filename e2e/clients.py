@@ -9,6 +9,8 @@ import sys
 import threading
 import time
 import traceback
+import urllib.parse
+import urllib.request
 
 import psycopg
 from psycopg import errors
@@ -193,6 +195,41 @@ def many_connections():
     for thread in threads:
         thread.join()
     assert not failures, failures
+
+
+def newest_protocol():
+    """Protocol 3.2, whose cancel keys are long, from the application through to the other side."""
+    with connect(READER, autocommit=True, max_protocol_version="latest") as conn:
+        assert conn.pgconn.parameter_status(b"server_encoding") == b"UTF8"
+        assert conn.execute("select 1").fetchone() == (1,)
+        timer = threading.Timer(0.5, lambda: conn.cancel_safe(timeout=5))
+        timer.start()
+        try:
+            conn.execute("select count(*) from generate_series(1, 10000000000)")
+            raise AssertionError("not cancelled")
+        except errors.QueryCanceled:
+            pass
+
+
+def a_token_as_the_password():
+    """A client without a sidecar: TLS asked for or direct, the token as the password."""
+    subject_token = open(READY["subject_tokens"]["service-a"]).read().strip()
+    form = {
+        "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
+        "subject_token": subject_token,
+        "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+        "audience": "postgres-b/postgres-b",
+    }
+    with urllib.request.urlopen(READY["issuer"] + "/token", urllib.parse.urlencode(form).encode()) as answer:
+        token = json.load(answer)["access_token"]
+    for options in ({"sslmode": "require"}, {"sslmode": "require", "sslnegotiation": "direct"}, {"sslmode": "disable"}):
+        with connect(READY["inbound"]["postgres-b"], user="reader", password=token, **options) as conn:
+            assert conn.execute("select current_setting('sidegate.sub')").fetchone()[0].endswith("service-a")
+    try:
+        connect(READY["inbound"]["postgres-b"], user="reader", password="x" + token, sslmode="require")
+        raise AssertionError("an altered token got in")
+    except psycopg.OperationalError as error:
+        assert token not in str(error) and "the token was refused" in str(error), error
 
 
 def set_live(service, key, value):
