@@ -21,12 +21,11 @@ mod bind;
 pub use bind::{BindError, Listener};
 
 /// A silent peer is probed after this time, then every [`KEEPALIVE_INTERVAL`]; with [`KEEPALIVE_PROBES`] lost it is
-/// gone: 30 s in all, the longest that a dead host may hold a backend.
+/// gone: 30 s in all, the longest that a dead host may hold a backend. There is no `TCP_USER_TIMEOUT` besides: it would
+/// also end connections whose live peer only does not read for a while.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_PROBES: u32 = 3;
-/// Sent bytes that nobody acknowledges end the connection after the same 30 s; keepalive alone does not cover these.
-const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 
 /// Where to listen or to connect: `127.0.0.1:5432`, `db.example:5432`, `[::1]:5432`, `unix:/run/app/.s.PGSQL.5432`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -173,10 +172,7 @@ fn prepare(stream: &TcpStream) {
     let keepalive =
         TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_PROBES);
     let socket = SockRef::from(stream);
-    let tuned = stream
-        .set_nodelay(true)
-        .and_then(|()| socket.set_tcp_keepalive(&keepalive))
-        .and_then(|()| socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED)));
+    let tuned = stream.set_nodelay(true).and_then(|()| socket.set_tcp_keepalive(&keepalive));
     if let Err(error) = tuned {
         tracing::debug!(%error, "a socket option could not be set");
     }

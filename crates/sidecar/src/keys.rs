@@ -65,18 +65,23 @@ impl Keys {
         self.known().map(|fetched| fetched.at.elapsed().as_secs_f64())
     }
 
-    /// Asks the issuer again, unless that was done a moment ago, and waits a little for the answer. Cancel safe.
+    /// Asks the issuer again, unless that was done a while ago and answered, and waits a little for the answer. Cancel
+    /// safe.
     pub(crate) async fn refresh(&self) {
         let mut known = self.known.clone();
         known.mark_unchanged();
         {
             let mut asked = self.asked.lock();
-            if asked.is_some_and(|at| at.elapsed() < UNKNOWN_KEY_INTERVAL) {
-                return;
+            match *asked {
+                // Somebody's question is still out, and its answer is good for all.
+                Some(at) if at.elapsed() < UNKNOWN_KEY_WAIT => {}
+                Some(at) if at.elapsed() < UNKNOWN_KEY_INTERVAL => return,
+                _ => {
+                    *asked = Some(tokio::time::Instant::now());
+                    self.wanted.notify_one();
+                }
             }
-            *asked = Some(tokio::time::Instant::now());
         }
-        self.wanted.notify_one();
         // Running out of time is no error here: the caller looks at what is known, and denies.
         let _ = tokio::time::timeout(UNKNOWN_KEY_WAIT, known.changed()).await;
     }

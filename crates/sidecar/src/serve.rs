@@ -203,7 +203,8 @@ where
             () = &mut draining => return,
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => drop(tokio::spawn(guarded(serve(stream), drain.guard()))),
-                Err(error) => tracing::warn!(%error, "a connection could not be accepted"),
+                // What passes by is waited out by the listener itself.
+                Err(error) => return tracing::error!(%error, "a listener accepts no more connections"),
             },
         }
     }

@@ -93,20 +93,29 @@ impl TokenSource {
     /// A token that is still good, waiting a while for one if need be. `not_before`: tokens from before are dropped
     /// (`TOKENS_NOT_BEFORE`). Cancel safe.
     pub(crate) async fn token(&self, not_before: Option<i64>) -> Result<Secret, TokenError> {
+        let found = tokio::time::timeout(WAIT, self.wait(not_before)).await;
+        let slow = || self.unavailable("the issuer has not answered");
+        found.unwrap_or_else(|_| Err(self.last.borrow().error.clone().unwrap_or_else(slow)))
+    }
+
+    async fn wait(&self, not_before: Option<i64>) -> Result<Secret, TokenError> {
         let mut last = self.last.clone();
-        let seen = last.borrow_and_update().clone();
-        if let Some(token) = seen.token.as_ref().filter(|token| token.usable(not_before)) {
-            return Ok(token.text.clone());
-        }
-        self.wanted.notify_one();
-        let found = last.wait_for(|now| now.tries > seen.tries);
-        let now = match tokio::time::timeout(WAIT, found).await {
-            Ok(Ok(now)) => now.clone(),
-            _ => return Err(self.unavailable("the issuer has not answered")),
-        };
-        match now.token.filter(|token| token.usable(not_before)) {
-            Some(token) => Ok(token.text.clone()),
-            None => Err(now.error.unwrap_or_else(|| self.unavailable("tokens from before TOKENS_NOT_BEFORE are void"))),
+        let mut tries_left = 2;
+        loop {
+            let seen = last.borrow_and_update().clone();
+            if let Some(token) = seen.token.filter(|token| token.usable(not_before)) {
+                return Ok(token.text.clone());
+            }
+            // The try that was under way when this one came may have begun too early to help; the next has not.
+            let refused = matches!(seen.error, Some(TokenError::Refused { .. }));
+            if tries_left == 0 || refused && tries_left == 1 {
+                let void = || self.unavailable("tokens from before TOKENS_NOT_BEFORE are void");
+                return Err(seen.error.unwrap_or_else(void));
+            }
+            tries_left -= 1;
+            self.wanted.notify_one();
+            // An error would mean that the exchanging task is gone, and with it the runtime.
+            let _ = last.wait_for(|now| now.tries > seen.tries).await;
         }
     }
 
@@ -139,11 +148,11 @@ async fn renew_for_ever(exchange: Exchange, sender: watch::Sender<Last>, wanted:
                 Err(error) => last.error = Some(error),
             }
         });
+        // Impatient clients must not turn one try after another into a flood.
+        let least = if failures == 0 { RENEW_MIN } else { pause };
+        tokio::time::sleep(least).await;
         if failures == 0 {
-            let _ = tokio::time::timeout(pause, wanted.notified()).await;
-        } else {
-            // Impatient clients must not turn one failing try after another into a flood.
-            tokio::time::sleep(pause).await;
+            let _ = tokio::time::timeout(pause.saturating_sub(least), wanted.notified()).await;
         }
     }
 }

@@ -29,7 +29,7 @@ pub use client::{ClientMessage, TextKind, read_client};
 /// A pipeline of ten thousand statements is ordinary bulk loading; an `Op` takes some tens of bytes.
 pub const BACKLOG_LIMIT: usize = 65_536;
 
-/// Prepared statements that one session may hold: far beyond any driver's cache, and a bound for memory.
+/// Prepared statements that one session remembers: far beyond any driver's cache, and a bound for memory.
 pub const PREPARED_LIMIT: usize = 100_000;
 
 /// Bytes of a name that PostgreSQL looks at (`NAMEDATALEN - 1`): longer names that agree in these are the same.
@@ -60,7 +60,7 @@ enum Op<A> {
     },
     Bind {
         portal: Box<[u8]>,
-        handle: Option<A>,
+        statement: Box<[u8]>,
     },
     CloseStatement {
         name: Box<[u8]>,
@@ -159,42 +159,65 @@ impl<A: Clone> Session<A> {
         self.ops.len() >= BACKLOG_LIMIT
     }
 
-    /// Whether another prepared statement would be one too many.
+    /// Whether the server can go on only when the client sends more: it skips to a `Sync`, or has been asked for nothing
+    /// that ends in a `ReadyForQuery`. Reading copy data does not count, as that is a statement at work.
     #[must_use]
-    pub fn is_full_of_statements(&self) -> bool {
-        self.statements.len() >= PREPARED_LIMIT
+    pub fn waits_for_client(&self) -> bool {
+        !self.copy_in && (self.skipping || !self.ops.iter().any(Op::is_boundary))
     }
 
-    /// What was remembered of every text that the statement of this name may stand for: the one the server holds, and
-    /// those on their way to it. Empty: the name was not prepared by a `Parse` of this session.
+    /// What was remembered of every text that the statement of this name may stand for when a message sent now is read.
+    /// Empty: that is not known.
     #[must_use]
     pub fn statement(&self, name: &[u8]) -> Vec<&A> {
-        let key = significant(name);
-        let sent = self.ops.iter().filter_map(|op| match op {
-            Op::Parse { name, handle: Some(handle), .. } if **name == *key => Some(handle),
-            _ => None,
-        });
-        self.statements.get(key).into_iter().chain(sent).collect()
+        self.statement_before(significant(name), self.ops.len())
     }
 
     /// The same for a portal, by way of the statement it was bound to.
     #[must_use]
     pub fn portal(&self, name: &[u8]) -> Vec<&A> {
         let key = significant(name);
-        let sent = self.ops.iter().filter_map(|op| match op {
-            Op::Bind { portal, handle: Some(handle) } if **portal == *key => Some(handle),
-            _ => None,
-        });
-        self.portals.get(key).into_iter().chain(sent).collect()
+        let mut found = Vec::new();
+        for (at, op) in self.ops.iter().enumerate().rev() {
+            match op {
+                Op::Bind { portal, statement } if **portal == *key => {
+                    let candidates = self.statement_before(statement, at);
+                    if self.is_in_last_run(at) || candidates.is_empty() {
+                        return candidates;
+                    }
+                    found.extend(candidates);
+                }
+                _ => {}
+            }
+        }
+        found.extend(self.portals.get(key));
+        found
     }
 
-    /// Every text that the server may still hold prepared, bound or on its way.
-    pub fn remembered(&self) -> impl Iterator<Item = &A> {
-        let sent = self.ops.iter().filter_map(|op| match op {
-            Op::Parse { handle, .. } | Op::Bind { handle, .. } => handle.as_ref(),
-            _ => None,
-        });
-        self.statements.values().chain(self.portals.values()).chain(sent)
+    /// The candidates for a statement's name at the place `end` of the queue. A `Parse` of the same run settles it: if it
+    /// fails, everything behind it is skipped. One of an earlier run may have failed, or not.
+    fn statement_before(&self, key: &[u8], end: usize) -> Vec<&A> {
+        let mut found = Vec::new();
+        let mut same_run = true;
+        for op in self.ops.range(..end).rev() {
+            match op {
+                Op::Sync => same_run = false,
+                Op::Parse { name, handle, denied } if **name == *key => match handle {
+                    Some(handle) if same_run => return vec![handle],
+                    Some(handle) => found.push(handle),
+                    // A denied one fails for certain.
+                    None if denied.is_some() && !same_run => {}
+                    None => return Vec::new(),
+                },
+                _ => {}
+            }
+        }
+        found.extend(self.statements.get(key));
+        found
+    }
+
+    fn is_in_last_run(&self, at: usize) -> bool {
+        !self.ops.range(at..).any(|op| matches!(op, Op::Sync))
     }
 
     /// Notes that `message` goes to the server as it is. `handle` is what to remember of a `Parse`.
@@ -209,8 +232,7 @@ impl<A: Clone> Session<A> {
                 Op::Parse { name: Box::default(), handle: None, denied: None }
             }
             ClientMessage::Bind { portal, statement, .. } => {
-                let handle = self.statement(statement).last().map(|&handle| handle.clone());
-                Op::Bind { portal: key(portal), handle }
+                Op::Bind { portal: key(portal), statement: key(statement) }
             }
             ClientMessage::Close { portal: true, name, .. } => Op::ClosePortal { name: key(name) },
             ClientMessage::Close { portal: false, name, .. } => Op::CloseStatement { name: key(name) },
@@ -246,13 +268,22 @@ impl<A: Clone> Session<A> {
         if self.copy_in {
             // A Sync inside a copy is swallowed; anything else is eaten by the error with which it ends the copy.
             self.copy_in = is_sync;
-            return;
+            return self.forget(op);
         }
         if self.skipping && !is_sync {
-            return;
+            return self.forget(op);
         }
         self.skipping = false;
         self.ops.push_back(op);
+    }
+
+    /// What a message that the server is not expected to obey was about is no longer known.
+    fn forget(&mut self, op: Op<A>) {
+        match op {
+            Op::Parse { name, .. } => drop(self.statements.remove(&name)),
+            Op::Bind { portal, .. } => drop(self.portals.remove(&portal)),
+            _ => {}
+        }
     }
 
     fn copy_ended(&mut self) {
@@ -313,17 +344,31 @@ impl<A: Clone> Session<A> {
             && let Some(Op::Parse { name, handle, .. }) = self.ops.pop_front()
         {
             match handle {
-                Some(handle) => drop(self.statements.insert(name, handle)),
+                Some(handle) => {
+                    self.make_room();
+                    self.statements.insert(name, handle);
+                }
                 None => drop(self.statements.remove(&name)),
             }
         }
     }
 
+    /// SQL's own `DEALLOCATE` and `DISCARD` go unseen, so that names can pile up. One that is forgotten is unknown, which
+    /// is the strict side.
+    fn make_room(&mut self) {
+        if self.statements.len() >= PREPARED_LIMIT
+            && let Some(name) = self.statements.keys().next().cloned()
+        {
+            self.statements.remove(&name);
+        }
+    }
+
     fn bind_complete(&mut self) {
         if matches!(self.front(), Some(Op::Bind { .. }))
-            && let Some(Op::Bind { portal, handle }) = self.ops.pop_front()
+            && let Some(Op::Bind { portal, statement }) = self.ops.pop_front()
         {
-            match handle {
+            // All that was sent before it is answered, so the name means what the server bound.
+            match self.statements.get(&statement).cloned() {
                 Some(handle) => drop(self.portals.insert(portal, handle)),
                 None => drop(self.portals.remove(&portal)),
             }
@@ -377,6 +422,8 @@ impl<A: Clone> Session<A> {
                 break;
             }
         }
+        self.skipping = false;
+        self.front();
         // Portals end with their transaction.
         if self.status == TransactionStatus::Idle && !self.portals.is_empty() {
             self.portals.clear();

@@ -3,7 +3,6 @@
 //! `forward` can pass such a message on only with a [`Passage`], and only this file makes one: from the policy's
 //! `Permit`, or because verification does not enforce.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -64,27 +63,24 @@ pub(super) struct Gate {
     pub(super) lax: Option<Lax>,
 }
 
-/// What a text that should not have passed may have left behind. Where there is any, statements and portals of the
-/// protocol are decided again before they run; those of SQL's own `PREPARE` and `DECLARE` are known by name.
+/// What texts that should not have passed may have left behind. Where there was any, statements and portals of the
+/// protocol are decided again before they run, and those of SQL's own `PREPARE` and `DECLARE` do not run at all: both
+/// kinds share their names, so that a name in a text does not tell what it stands for.
 #[derive(Default)]
 pub(super) struct Lax {
-    names: HashSet<Box<str>>,
-    /// A text was let through that is not understood: it may have prepared anything.
-    anything: bool,
+    /// One did more than to read and write rows: settings, a role, objects that later texts may meet.
+    changed_session: bool,
 }
+
+/// Actions that leave nothing behind in a session.
+const ROW_ACTIONS: [&str; 5] = ["select", "insert", "update", "delete", "merge"];
 
 impl Lax {
     fn note(&mut self, analysis: Option<&Handle>) {
-        match analysis.map(|analysis| &analysis.facts) {
-            Some(Ok(facts)) => self.names.extend(facts.prepares().iter().chain(facts.declares()).cloned()),
-            _ => self.anything = true,
-        }
-    }
-
-    /// Whether a text runs what was left behind.
-    fn is_used_by(&self, facts: &Facts) -> bool {
-        let mut used = facts.executes().iter().chain(facts.fetches());
-        used.any(|name| self.anything || self.names.contains(name))
+        self.changed_session |= match analysis.map(|analysis| &analysis.facts) {
+            Some(Ok(facts)) => facts.needs().iter().any(|fact| !ROW_ACTIONS.contains(&fact.action.label())),
+            _ => true,
+        };
     }
 }
 
@@ -92,7 +88,7 @@ impl Gate {
     /// Rules on the client's next message.
     pub(super) fn rule(&mut self, message: &ClientMessage<'_>, session: &Session<Handle>) -> Ruling {
         match message {
-            ClientMessage::Text { text, .. } => self.text(text, session),
+            ClientMessage::Text { text, .. } => self.text(text),
             ClientMessage::TextTooLong { .. } => self.too_long(),
             ClientMessage::FunctionCall { .. } => self.function_call(),
             ClientMessage::Bind { statement, .. } if self.is_lax() => self.again(&session.statement(statement)),
@@ -106,11 +102,16 @@ impl Gate {
         self.lax.is_some() || self.role.is_none()
     }
 
+    /// Whether texts that were let through may have changed what later ones mean.
+    pub(super) fn is_tainted(&self) -> bool {
+        self.lax.as_ref().is_some_and(|lax| lax.changed_session)
+    }
+
     fn mode(&self) -> Verify {
         self.settings.borrow().verify
     }
 
-    fn text(&mut self, text: &[u8], session: &Session<Handle>) -> Ruling {
+    fn text(&mut self, text: &[u8]) -> Ruling {
         let Some(role) = self.role.clone() else {
             return self.unverified();
         };
@@ -120,10 +121,7 @@ impl Gate {
             return Ruling::Analyze(text.to_vec());
         };
         let verdict = match &analysis.facts {
-            Ok(_) if session.is_full_of_statements() => return self.too_many_statements(started),
-            Ok(facts)
-                if self.mode() == Verify::Enforce && self.lax.as_ref().is_some_and(|lax| lax.is_used_by(facts)) =>
-            {
+            Ok(facts) if self.mode() == Verify::Enforce && self.lax.is_some() && uses_names(facts) => {
                 return self.unknown_statement(started);
             }
             Ok(facts) => policy::decide(&role, facts),
@@ -155,12 +153,6 @@ impl Gate {
         let fields = ErrorFields::error("54000", format!("sidegate: the statement is longer than {limit} bytes"))
             .hint("Send bulk data by COPY, or as parameters.");
         self.without_facts("too_long", fields, Instant::now())
-    }
-
-    fn too_many_statements(&mut self, started: Instant) -> Ruling {
-        let fields = ErrorFields::error("54000", "sidegate: too many prepared statements in one session")
-            .hint("Close statements that are no longer used.");
-        self.without_facts("too_many_statements", fields, started)
     }
 
     /// A denial that no role could lift.
@@ -203,7 +195,7 @@ impl Gate {
 
     fn unknown_statement(&mut self, started: Instant) -> Ruling {
         let fields = ErrorFields::error("42501", "sidegate: what this statement does was never decided")
-            .hint("It was prepared while verification was not enforced: prepare it again under another name.");
+            .hint("It may be from when verification was not enforced: reconnect.");
         self.without_facts("unknown_statement", fields, started)
     }
 
@@ -256,6 +248,11 @@ impl Gate {
             },
         );
     }
+}
+
+/// Whether a text runs what an earlier one prepared or declared.
+fn uses_names(facts: &Facts) -> bool {
+    !facts.executes().is_empty() || !facts.fetches().is_empty()
 }
 
 fn pass(handle: Option<Handle>, why: Why) -> Ruling {

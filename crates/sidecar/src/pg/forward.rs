@@ -157,6 +157,9 @@ pub(super) trait Inspect {
     /// Whether the session is to end and may, as far as its messages go.
     fn is_over(&self) -> bool;
 
+    /// Whether the session is to end wherever the client is, as the server waits for it.
+    fn is_overdue(&self) -> bool;
+
     /// Whether the server has said why it closes.
     fn was_told(&self) -> bool;
 }
@@ -176,6 +179,10 @@ impl Inspect for Untouched {
     }
 
     fn is_over(&self) -> bool {
+        false
+    }
+
+    fn is_overdue(&self) -> bool {
         false
     }
 
@@ -213,7 +220,8 @@ impl Pump {
         if let Poll::Ready(stop) = self.poll_to_server(cx, inspect) {
             return Poll::Ready(stop);
         }
-        if inspect.is_over() && self.to_server.is_clear() && self.to_client.is_clear() {
+        let is_over = inspect.is_over() && self.to_server.is_clear() || inspect.is_overdue();
+        if is_over && self.to_client.is_clear() {
             return Poll::Ready(Stop::Ended);
         }
         Poll::Pending
@@ -275,22 +283,31 @@ impl Pump {
         }
     }
 
-    /// Ends both connections: tells the client why, if there is something to tell and it is not amid a message, and
-    /// takes leave of the server. Bounded in time. Not cancel safe.
+    /// Ends both connections and takes leave of the server, unless amid a message. Bounded in time. Not cancel safe.
     pub(super) async fn finish(mut self, reason: Option<&ErrorFields>) {
+        let mut last = Vec::new();
+        if self.to_server.is_clear() {
+            frontend::terminate(&mut last);
+        }
+        // A server that does not take it closes on its own when the connection goes.
+        let _ = tokio::time::timeout(FAREWELL_TIMEOUT, self.server.send(&last)).await;
+        self.close(reason).await;
+    }
+
+    /// Closes both connections. The client gets what was meant for it up to the last whole message, and `reason`.
+    /// Bounded in time. Not cancel safe.
+    pub(super) async fn close(mut self, reason: Option<&ErrorFields>) {
+        let mut last = Vec::new();
+        let lane = &self.to_client;
+        if lane.stream == 0 {
+            last.extend_from_slice(lane.buffer.get(..lane.ready).unwrap_or_default());
+            last.extend_from_slice(&lane.insert);
+            reason.iter().for_each(|fields| backend::error_response(&mut last, fields));
+        }
         let farewell = async {
-            let mut last = Vec::new();
-            if let Some(fields) = reason.filter(|_| self.to_client.is_clear()) {
-                backend::error_response(&mut last, fields);
-            }
-            // Failing to reach a client that is gone is no news, and the server closes on its own.
+            // Failing to reach a client that is gone is no news.
             let _ = self.client.send(&last).await;
             let _ = self.client.shutdown().await;
-            if self.to_server.is_clear() {
-                let mut last = Vec::new();
-                frontend::terminate(&mut last);
-                let _ = self.server.send(&last).await;
-            }
         };
         let _ = tokio::time::timeout(FAREWELL_TIMEOUT, farewell).await;
     }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use identity::ServiceName;
 use identity::access::AccessToken;
+use identity::{LEEWAY_SECONDS, ServiceName};
 use policy::Role;
 use runtime::drain::DrainWatch;
 use runtime::listen::{Address, Stream};
@@ -28,6 +28,9 @@ use crate::keys::Keys;
 
 /// Time from the first byte to the first statement. Slow and silent peers are cut here.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a session that is to end waits for a client that has begun something and does not go on.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What every connection of a listener shares.
 pub(crate) struct Listening {
@@ -56,6 +59,8 @@ struct Session {
     pump: Pump,
     watched: Watched,
     token: Option<AccessToken>,
+    /// Seconds since the epoch.
+    expires_at: Option<i64>,
     /// It is here only because nothing was enforced when it logged in.
     tolerated: bool,
     _cancel: cancel::Registered<(Address, CancelKey)>,
@@ -92,6 +97,8 @@ async fn log_in(stream: Stream, listening: &Listening) -> Result<Option<Session>
             say(&mut link, &fields).await.map(|()| None)
         }
         Err(LoginError::Upstream(body)) => {
+            let said = String::from_utf8_lossy(wire::error::field_of(&body, b'M').unwrap_or_default()).into_owned();
+            tracing::info!(message = said, "PostgreSQL refused the login");
             let mut out = Vec::new();
             wire::frame::put(&mut out, b'E', |out| out.extend_from_slice(&body));
             link.send(&out).await?;
@@ -324,6 +331,7 @@ impl Established {
         Ok(Session {
             pump: Pump::new(link, self.upstream.link),
             watched: Watched::new(gate),
+            expires_at: self.token.as_ref().map(end_of_life),
             token: self.token,
             tolerated: self.tolerated,
             _cancel: listening.cancels.0.register(self.client_key, target),
@@ -337,20 +345,28 @@ async fn run(mut session: Session, listening: &Listening) {
     let mut verdict = still_allowed(&session, &settings.borrow_and_update().clone());
     let expiry = tokio::time::sleep(life_left(&session));
     tokio::pin!(expiry);
-    let mut expires = session.token.is_some();
+    let mut expires = session.expires_at.is_some();
+    let patience = tokio::time::sleep(Duration::ZERO);
+    tokio::pin!(patience);
     let reason = loop {
-        session.watched.ending |= verdict.is_some();
-        let ending = session.watched.ending;
+        if verdict.is_some() && !session.watched.ending {
+            session.watched.ending = true;
+            patience.as_mut().reset(tokio::time::Instant::now() + PATIENCE);
+        }
+        let (ending, overdue) = (session.watched.ending, session.watched.overdue);
         tokio::select! {
             biased;
             Ok(()) = settings.changed(), if !ending => {
                 verdict = still_allowed(&session, &settings.borrow_and_update().clone());
             }
             () = &mut expiry, if !ending && expires => {
-                expires = false;
+                // The clock may have been set back since the timer was.
+                expires = life_left(&session) > Duration::ZERO;
+                expiry.as_mut().reset(tokio::time::Instant::now() + life_left(&session));
                 verdict = still_allowed(&session, &settings.borrow().clone());
             }
             () = listening.drain.draining(), if !ending => verdict = Some(shutting_down()),
+            () = &mut patience, if ending && !overdue => session.watched.overdue = true,
             stop = session.pump.run(&mut session.watched) => match stop {
                 Stop::Analyze(text) => match listening.analyses.make(text).await {
                     Some(analysis) => session.watched.gate.prepared = Some(analysis),
@@ -388,13 +404,14 @@ fn still_allowed(session: &Session, settings: &Settings) -> Option<ErrorFields> 
         return None;
     }
     let ended = |message: &str, hint: &str| Some(ErrorFields::fatal("57P01", message).hint(hint));
-    let Some(token) = session.token.as_ref().filter(|_| !session.tolerated) else {
+    let Some(token) = session.token.as_ref().filter(|_| !session.tolerated && !session.watched.gate.is_tainted())
+    else {
         return ended("sidegate: verification is enforced now, and would have refused this session", "Show a token.");
     };
     if settings.tokens_not_before.is_some_and(|time| token.issued_at().0 < time) {
         return ended("sidegate: the session's token was revoked", "Reconnect with a newer token.");
     }
-    if token.expires_at().0 <= runtime::clock::now() {
+    if session.expires_at.is_some_and(|time| time <= runtime::clock::now()) {
         return ended("sidegate: the session's token has expired", "Reconnect.");
     }
     None
@@ -404,7 +421,14 @@ fn shutting_down() -> ErrorFields {
     ErrorFields::fatal("57P01", "sidegate: terminating connection: the sidecar is shutting down").hint("Reconnect.")
 }
 
+/// When a session on `token` ends, in seconds since the epoch. One that was let in within the leeway for clocks that
+/// differ has the rest of it.
+fn end_of_life(token: &AccessToken) -> i64 {
+    let expires_at = token.expires_at().0;
+    if expires_at > runtime::clock::now() { expires_at } else { expires_at.saturating_add(LEEWAY_SECONDS) }
+}
+
 fn life_left(session: &Session) -> Duration {
-    let left = session.token.as_ref().map_or(0, |token| token.expires_at().0.saturating_sub(runtime::clock::now()));
+    let left = session.expires_at.map_or(0, |time| time.saturating_sub(runtime::clock::now()));
     Duration::from_secs(u64::try_from(left).unwrap_or(0))
 }

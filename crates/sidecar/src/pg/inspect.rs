@@ -17,12 +17,14 @@ pub(super) struct Watched {
     pub(super) gate: Gate,
     /// The session is to end as soon as it is between statements.
     pub(super) ending: bool,
+    /// It was to end long enough ago not to wait for the client any more.
+    pub(super) overdue: bool,
     told: bool,
 }
 
 impl Watched {
     pub(super) fn new(gate: Gate) -> Watched {
-        Watched { session: Session::default(), gate, ending: false, told: false }
+        Watched { session: Session::default(), gate, ending: false, overdue: false, told: false }
     }
 
     /// Whether to leave the client's next message where it is.
@@ -94,6 +96,10 @@ impl Inspect for Watched {
 
     fn is_over(&self) -> bool {
         self.ending && self.session.is_between_statements()
+    }
+
+    fn is_overdue(&self) -> bool {
+        self.overdue && self.session.waits_for_client()
     }
 
     fn was_told(&self) -> bool {

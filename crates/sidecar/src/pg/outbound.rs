@@ -21,6 +21,7 @@ use super::cancel::{self, Cancels};
 use super::forward::{Pump, Stop, Untouched};
 use super::handshake::{self, Opened};
 use super::link::{Link, LinkError};
+use super::upstream::GREETING_LIMIT;
 use crate::tokens::{TokenError, TokenSource};
 
 /// Time from the first byte to the first statement: longer than the other side's, so that its answer arrives.
@@ -66,7 +67,8 @@ async fn run(mut pump: Pump, signing: &Signing) {
         Stop::ServerLeft { .. } => tracing::debug!(target_service = signing.target, "the other side closed a session"),
         stop => tracing::trace!(?stop, "a session ended"),
     }
-    pump.finish(None).await;
+    // No goodbye in the client's name: where its last message ended is not known here.
+    pump.close(None).await;
 }
 
 type Coupled = (Pump, Option<cancel::Registered<()>>);
@@ -240,6 +242,9 @@ async fn read_greeting(
             _ => return Err(broke_off(signing, &"it answers the login with what cannot be")),
         }
         wire::frame::put(greeting, tag, |out| out.extend_from_slice(&body));
+        if greeting.len() > GREETING_LIMIT {
+            return Err(broke_off(signing, &"its greeting does not end"));
+        }
         if tag == b'Z' {
             return Ok(key);
         }

@@ -42,6 +42,12 @@ const ALLOWED_PARAMETERS: [&str; 21] = [
     "xmlbinary",
 ];
 
+/// Where a role with rules looks for unqualified names; the policy reads them so.
+const SCOPED_SEARCH_PATH: &str = "pg_catalog, public";
+
+/// The longest greeting that is read, in bytes: some dozens of parameter reports and notices.
+pub(super) const GREETING_LIMIT: usize = 256 << 10;
+
 /// Longest `application_name`, in bytes (`NAMEDATALEN - 1`).
 const APPLICATION_NAME_LIMIT: usize = 63;
 
@@ -83,9 +89,16 @@ pub(super) fn startup_packet(client: &Startup, identity: &Identity<'_>) -> Resul
             parameters.push(parameter);
         }
     }
+    let mut pin = |pinned: &str, value: &str| {
+        parameters.retain(|(name, _)| !name.eq_ignore_ascii_case(pinned));
+        parameters.push((pinned.to_owned(), value.to_owned()));
+    };
     if identity.role.is_some_and(Role::is_read_only) {
-        parameters.retain(|(name, _)| !name.eq_ignore_ascii_case("default_transaction_read_only"));
-        parameters.push(("default_transaction_read_only".to_owned(), "on".to_owned()));
+        pin("default_transaction_read_only", "on");
+    }
+    // A start-up value outranks those of roles and databases: an unqualified name means what was decided.
+    if identity.role.is_some_and(Role::is_scoped) {
+        pin("search_path", SCOPED_SEARCH_PATH);
     }
     Ok(Startup { minor: 0, parameters })
 }
@@ -182,6 +195,9 @@ pub(super) async fn log_in(stream: Stream, startup: &Startup) -> Result<LoggedIn
             b'v' => {}
             b'Z' => break,
             _ => return Err(unexpected(&format!("a message of type {tag:#04x}"))),
+        }
+        if greeting.len() > GREETING_LIMIT {
+            return Err(unexpected("a greeting without end"));
         }
     }
     let key = key.ok_or_else(|| unexpected("no cancel key"))?;

@@ -90,8 +90,9 @@ fn an_error_skips_to_sync_and_names_keep_what_the_server_holds() {
     answer(&mut s, "12CZ");
     // The second Parse of the same name fails; the first text stays.
     send(&mut s, &run("a", "2"));
-    assert_eq!(s.statement(b"a"), [&1, &2], "either may be meant while the answer is out");
+    assert_eq!(s.statement(b"a"), [&2], "in the same run it is that one or nothing runs");
     send(&mut s, &sync());
+    assert_eq!(s.statement(b"a"), [&2, &1], "either may be meant while the answer is out");
     error(&mut s, "42P05", "exists");
     answer(&mut s, "Z");
     assert!(s.is_between_statements());
@@ -226,4 +227,47 @@ proptest::proptest! {
             s.received(Header { tag, body: body.len() }, body).unwrap();
         }
     }
+}
+
+#[test]
+fn skipping_ends_with_the_answer_to_a_sync() {
+    let mut s = Tracked::default();
+    send(&mut s, &run("", "1"));
+    answer(&mut s, "12G");
+    // The copy fails at its first line; both Syncs were sent when it still seemed to run, and both are answered.
+    send(&mut s, &[message(b'd', b"bad"), sync(), sync()].concat());
+    error(&mut s, "22P02", "bad line");
+    answer(&mut s, "ZZ");
+    assert!(s.is_between_statements());
+    // An end of a copy that had failed already is nobody's work.
+    send(&mut s, &[query("1"), message(b'd', b"x"), message(b'c', b"")].concat());
+    error(&mut s, "42501", "no");
+    answer(&mut s, "Z");
+    assert!(s.is_between_statements());
+}
+
+#[test]
+fn what_a_name_stands_for_is_what_the_server_will_take() {
+    let mut s = Tracked::default();
+    send(&mut s, &[run("", "1"), sync()].concat());
+    answer(&mut s, "12CZ");
+    // Of the same run: if that Parse fails, everything behind it is skipped.
+    send(&mut s, &run("", "2"));
+    assert_eq!((s.statement(b""), s.portal(b"")), (vec![&2], vec![&2]));
+    // Bound before the name was given away: the portal keeps what it was bound to.
+    let mut again = Vec::new();
+    frontend::parse(&mut again, b"", "3");
+    send(&mut s, &again);
+    assert_eq!((s.statement(b""), s.portal(b"")), (vec![&3], vec![&2]));
+    send(&mut s, &sync());
+    answer(&mut s, "12C1Z");
+    assert_eq!(s.statement(b""), [&3]);
+    // A text that nothing is remembered of makes its name unknown, sent or answered.
+    frontend::parse(&mut again, b"", "not a number");
+    let first = again.len() - 5 - b"\0not a number\0\0\0".len();
+    send(&mut s, &again.split_off(first));
+    assert!(s.statement(b"").is_empty());
+    answer(&mut s, "1");
+    assert!(s.statement(b"").is_empty());
+    assert!(s.waits_for_client());
 }
