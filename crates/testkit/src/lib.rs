@@ -14,6 +14,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::http::{Answer, Http};
+
+pub mod http;
 pub mod raw;
 
 /// A cold start with initdb on a machine that is busy with the rest of the tests.
@@ -45,20 +48,32 @@ impl Demo {
 
     /// The same, with further arguments of `sidegate demo`.
     pub fn start_with(program: &str, arguments: &[&str]) -> Self {
+        Self::start_as(program, arguments, &[])
+    }
+
+    /// The same, as on a machine that has no Prometheus.
+    pub fn start_without_prometheus(program: &str) -> Self {
+        Self::start_as(program, &[], &[("SIDEGATE_PROMETHEUS", "")])
+    }
+
+    fn start_as(program: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let dir = state_directory();
-        let mut demo = Self::start_as(program, dir.path(), arguments);
+        let mut demo = Self::start_at(program, dir.path(), arguments, environment);
         demo.own = Some(dir);
         demo
     }
 
     /// Start one in `dir`, which outlives it.
     pub fn start_in(program: &str, dir: &Path) -> Self {
-        Self::start_as(program, dir, &[])
+        Self::start_at(program, dir, &[], &[])
     }
 
-    fn start_as(program: &str, dir: &Path, arguments: &[&str]) -> Self {
+    fn start_at(program: &str, dir: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let (ready_file, output) = (dir.join("ready.json"), dir.join("output"));
-        let mut child = spawn(program, dir, arguments, &ready_file, &output);
+        let mut command = Command::new(program);
+        command.args(["demo", "--no-open", "--dir"]).arg(dir.join("demo")).arg("--ready-file").arg(&ready_file);
+        command.args(arguments).envs(environment.iter().copied());
+        let mut child = spawn(command, &ready_file, &output);
         let ready = wait_ready(&mut child, &ready_file, &output);
         Self { child, ready, output, own: None }
     }
@@ -86,6 +101,46 @@ impl Demo {
     /// The inbound sidecar of `database`, as another sidecar sees it.
     pub fn inbound(&self, database: &str) -> &str {
         self.text(&format!("/inbound/{database}"))
+    }
+
+    /// Where `app` reaches `target` by HTTP, through both sidecars: a URL to which a path is added.
+    pub fn http(&self, app: &str, target: &str) -> &str {
+        self.text(&format!("/http/{app}/{target}"))
+    }
+
+    /// The HTTP listener of the sidecar beside `service`, as another sidecar sees it.
+    pub fn inbound_http(&self, service: &str) -> &str {
+        self.text(&format!("/inbound_http/{service}"))
+    }
+
+    /// The authority that signed the sidecars' certificates.
+    pub fn ca_file(&self) -> &Path {
+        Path::new(self.text("/ca_file"))
+    }
+
+    /// The demo's HTTP service: `prometheus`, or `inventory` on a machine without one.
+    pub fn web(&self) -> &'static str {
+        if self.ready.pointer("/inbound_http/prometheus").is_some() { "prometheus" } else { "inventory" }
+    }
+
+    /// One request below a URL of the demo's, over a connection of its own.
+    pub fn ask(&self, method: &str, url: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        let mut http = Http::connect(url, self.ca_file());
+        http.send(&http::request(method, &http::path_of(url, path), headers, body));
+        http.answer().unwrap_or_else(|| panic!("no answer to {method} {path} of {url}"))
+    }
+
+    /// An access token of `app` for a service, in exchange for its service-account token.
+    pub fn access_token(&self, app: &str, service: &str) -> String {
+        let form = format!(
+            "grant_type=urn:ietf:params:oauth:grant-type:token-exchange&subject_token={}\
+             &subject_token_type=urn:ietf:params:oauth:token-type:jwt&audience={service}/{service}",
+            self.subject_token(app).trim()
+        );
+        let headers = [("Content-Type", "application/x-www-form-urlencoded")];
+        let answer = self.ask("POST", self.text("/issuer"), "/token", &headers, form.as_bytes());
+        let json = answer.json();
+        json.get("access_token").and_then(Value::as_str).unwrap_or_else(|| panic!("{answer:?}")).to_owned()
     }
 
     /// The directory of PostgreSQL's own socket, where nobody checks anything.
@@ -186,13 +241,10 @@ pub fn processes_naming(text: &str) -> Vec<(i32, String)> {
     processes.filter(|(_, line)| line.contains(text)).collect()
 }
 
-fn spawn(program: &str, dir: &Path, arguments: &[&str], ready_file: &Path, output: &Path) -> Child {
+fn spawn(mut command: Command, ready_file: &Path, output: &Path) -> Child {
     // One that was killed hard leaves its ready file.
     let _ = fs::remove_file(ready_file);
     let out = File::create(output).expect("a file for the demo's output");
-    let mut command = Command::new(program);
-    command.args(["demo", "--no-open", "--dir"]).arg(dir.join("demo")).arg("--ready-file").arg(ready_file);
-    command.args(arguments);
     command.stdin(Stdio::null()).stderr(out.try_clone().expect("the same file again")).stdout(out);
     command.spawn().expect("the demo's process")
 }
