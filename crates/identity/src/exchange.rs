@@ -165,18 +165,18 @@ pub fn narrow(
         return Err(OAuthError::new(ErrorCode::InvalidTarget, description));
     }
     let Some(scope) = &request.scope else { return Ok(granted) };
-    if !scope.iter().all(|wanted| granted.iter().any(|detail| detail.role == *wanted)) {
+    if !scope.iter().all(|wanted| granted.iter().any(|detail| detail.role() == wanted)) {
         let roles = scope_of(&granted);
         let description = format!("scope: {subject} is granted these roles on {audience}, and no others: {roles}");
         return Err(OAuthError::new(ErrorCode::InvalidScope, description));
     }
-    Ok(granted.into_iter().filter(|detail| scope.contains(&detail.role)).collect())
+    Ok(granted.into_iter().filter(|detail| scope.contains(detail.role())).collect())
 }
 
-/// The names of the roles as a `scope`: each once, separated by spaces.
+/// The names of the roles as a `scope`: each once, though it opens both PostgreSQL and HTTP, separated by spaces.
 #[must_use]
 pub fn scope_of(details: &[AuthorizationDetail]) -> String {
-    let names: BTreeSet<&str> = details.iter().map(|detail| detail.role.as_str()).collect();
+    let names: BTreeSet<&str> = details.iter().map(AuthorizationDetail::role).collect();
     names.into_iter().collect::<Vec<_>>().join(" ")
 }
 

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use identity::access::{AuthorizationDetail, POSTGRESQL, Rule};
+use identity::access::{AuthorizationDetail, HttpDetail, HttpRule, PostgresqlDetail, Rule};
 use identity::{ServiceName, Subject};
 
 mod check;
@@ -81,15 +81,6 @@ pub struct PostgresAccess {
     pub rules: Vec<Rule>,
 }
 
-/// What a role opens of HTTP. Kept for listeners to come: a token cannot say it yet, so it opens nothing so far.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HttpRule {
-    /// Upper-case methods.
-    pub methods: Vec<String>,
-    /// Paths; one that ends with `*` stands for all that begin so.
-    pub paths: Vec<String>,
-}
-
 /// WHO: roles of a service for subjects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccessGrant {
@@ -106,16 +97,29 @@ pub struct AccessGrant {
 }
 
 impl AccessRole {
-    /// The role as an access token carries it; `None` if it opens nothing of PostgreSQL.
+    /// The role as an access token carries it: a detail for each of PostgreSQL and HTTP that it opens.
     #[must_use]
-    pub fn detail(&self) -> Option<AuthorizationDetail> {
-        self.postgres.as_ref().map(|postgres| AuthorizationDetail {
-            kind: POSTGRESQL.to_owned(),
+    pub fn details(&self) -> Vec<AuthorizationDetail> {
+        let postgresql = self.postgresql_detail().map(AuthorizationDetail::Postgresql);
+        postgresql.into_iter().chain(self.http_detail().map(AuthorizationDetail::Http)).collect()
+    }
+
+    /// What the role opens of PostgreSQL, as an access token carries it.
+    #[must_use]
+    pub fn postgresql_detail(&self) -> Option<PostgresqlDetail> {
+        self.postgres.as_ref().map(|postgres| PostgresqlDetail {
             role: self.name.clone(),
             user: Some(postgres.user.clone()),
             database: postgres.database.clone(),
             rules: postgres.rules.clone(),
         })
+    }
+
+    /// What the role opens of HTTP, as an access token carries it.
+    #[must_use]
+    pub fn http_detail(&self) -> Option<HttpDetail> {
+        let opens = !self.http.is_empty();
+        opens.then(|| HttpDetail { role: self.name.clone(), rules: self.http.clone() })
     }
 }
 

@@ -6,6 +6,7 @@
 use std::fmt;
 
 use crate::facts::Action;
+use crate::http::PatternError;
 
 /// The built-in roles in the order of their power: each may do what those before it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -34,7 +35,7 @@ impl Level {
         }
     }
 
-    fn of(name: &str) -> Option<Self> {
+    pub(crate) fn of(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|level| level.name() == name)
     }
 }
@@ -78,9 +79,6 @@ struct Pattern {
 /// Why a role of a token or document is not understood. Each of these makes the role unusable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RoleError {
-    /// The authorization detail is not for PostgreSQL.
-    #[error("authorization detail has type `{0}`, want `sidegate_postgresql`")]
-    Kind(String),
     /// The role has no name.
     #[error("the role has no name")]
     NoName,
@@ -93,6 +91,12 @@ pub enum RoleError {
     /// A pattern that names nothing.
     #[error("malformed name `{0}`: want `schema.name` or `schema.*`")]
     Name(String),
+    /// A word that is no HTTP method.
+    #[error("`{0}` is no method: write it in upper case, like GET or POST")]
+    Method(String),
+    /// A path pattern that names nothing, or not in the way that paths are compared.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
     /// A rule without actions, or whose actions have nothing to act on.
     #[error("a rule grants nothing: {0}")]
     Empty(&'static str),

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use identity::access::{AuthorizationDetail, POSTGRESQL};
+use identity::access::{AuthorizationDetail, PostgresqlDetail};
 use identity::{ServiceName, Subject};
 
 use crate::documents::{self, AccessGrant, AccessRole, Document, Place};
@@ -47,11 +47,12 @@ impl Snapshot {
         if errors.is_empty() { Ok(snapshot) } else { Err(errors) }
     }
 
-    /// The roles that a subject has of a service, over all grants, each once, in the order of their names.
+    /// The roles that a subject has of a service, over all grants, each once, in the order of their names; one that opens
+    /// both PostgreSQL and HTTP is two details.
     #[must_use]
     pub fn granted(&self, subject: &Subject, service: &ServiceName) -> Vec<AuthorizationDetail> {
         let names = self.granted.get(subject).and_then(|services| services.get(service));
-        names.into_iter().flatten().filter_map(|name| self.detail(service, name)).collect()
+        names.into_iter().flatten().flat_map(|name| self.details(service, name)).collect()
     }
 
     /// Whether any document speaks of the service.
@@ -81,11 +82,11 @@ impl Snapshot {
         self.services.iter()
     }
 
-    fn detail(&self, service: &ServiceName, name: &str) -> Option<AuthorizationDetail> {
+    fn details(&self, service: &ServiceName, name: &str) -> Vec<AuthorizationDetail> {
         if is_built_in(name) {
-            return Some(built_in(name));
+            return vec![built_in(name)];
         }
-        self.role(&service.namespace, name)?.detail()
+        self.role(&service.namespace, name).map(AccessRole::details).unwrap_or_default()
     }
 
     fn add(&mut self, document: Document) -> Option<DocumentError> {
@@ -169,13 +170,7 @@ fn is_built_in(name: &str) -> bool {
 }
 
 fn built_in(name: &str) -> AuthorizationDetail {
-    AuthorizationDetail {
-        kind: POSTGRESQL.to_owned(),
-        role: name.to_owned(),
-        user: None,
-        database: Vec::new(),
-        rules: Vec::new(),
-    }
+    AuthorizationDetail::Postgresql(PostgresqlDetail { role: name.to_owned(), ..PostgresqlDetail::default() })
 }
 
 #[cfg(test)]

@@ -105,7 +105,7 @@ fn metadata(url: &str) -> Value {
         "grant_types_supported": [GRANT_TYPE],
         "response_types_supported": [],
         "token_endpoint_auth_methods_supported": ["none"],
-        "authorization_details_types_supported": [identity::access::POSTGRESQL],
+        "authorization_details_types_supported": [identity::access::POSTGRESQL, identity::access::HTTP],
     })
 }
 

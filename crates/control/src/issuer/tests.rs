@@ -217,7 +217,7 @@ fn verify(token: &str, jwks: &str, audience: &str) -> Result<access::AccessToken
 }
 
 fn roles(token: &access::AccessToken) -> Vec<&str> {
-    token.details().iter().map(|detail| detail.role.as_str()).collect()
+    token.details().iter().map(access::AuthorizationDetail::role).collect()
 }
 
 #[tokio::test]

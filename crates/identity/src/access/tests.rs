@@ -22,6 +22,7 @@ fn claims() -> Value {
             {"type": "sidegate_postgresql", "role": "reader"},
             {"type": "sidegate_postgresql", "role": "orders-writer", "user": "app_writer", "database": ["orders"],
              "rules": [{"actions": ["select"], "tables": ["public.orders"]}]},
+            {"type": "sidegate_http", "role": "orders-writer", "rules": [{"methods": ["GET"], "paths": ["/api/*"]}]},
         ],
     })
 }
@@ -55,7 +56,11 @@ fn a_good_token_of_every_algorithm_is_believed() {
         assert_eq!((token.issuer(), token.id(), token.actor()), (ISSUER, "id-1", None));
         assert_eq!((token.issued_at(), token.expires_at()), (NOW, NOW.plus(600)));
         assert_eq!(token.audience(), &service());
-        assert_eq!(token.details()[1].rules[0].tables, ["public.orders"]);
+        let [_, AuthorizationDetail::Postgresql(postgresql), AuthorizationDetail::Http(http)] = token.details() else {
+            panic!("{:?}", token.details())
+        };
+        assert_eq!(postgresql.rules[0].tables, ["public.orders"]);
+        assert_eq!((http.role.as_str(), http.rules[0].paths.as_slice()), ("orders-writer", &["/api/*".to_owned()][..]));
     }
 }
 
@@ -402,6 +407,27 @@ fn a_grant_that_is_not_understood_whole_makes_the_token_unusable() {
         json!([{"type": "sidegate_postgresql", "role": "reader", "databases": ["orders"]}]),
         json!([{"type": "sidegate_postgresql", "role": "reader", "database": "orders"}]),
         json!([{"type": "sidegate_postgresql", "role": "reader"}, {"type": "sidegate_postgresql", "role": "reader"}]),
+        json!([{"type": "sidegate_http", "role": "r"}]),
+        json!([{"type": "sidegate_http", "role": "", "rules": []}]),
+        json!([{"type": "sidegate_http", "role": "r", "rules": [], "user": "app"}]),
+        json!([{"type": "sidegate_http", "role": "r", "rules": null}]),
+        json!([{"type": "sidegate_http", "role": "r", "rules": []}, {"type": "sidegate_http", "role": "r", "rules": []}]),
+        json!([{"type": "sidegate_http", "role": "r", "rules": [{"methods": ["GET"]}]}]),
+        json!([{"type": "sidegate_http", "role": "r", "rules": [{"paths": ["/"]}]}]),
+        json!([{"type": "sidegate_http", "role": "r", "rules": [{"methods": "GET", "paths": ["/"]}]}]),
+        json!([{"type": "sidegate_http", "role": "r", "rules": [{"methods": ["GET"], "paths": ["/"], "hosts": ["a"]}]}]),
+        json!([{"type": "sidegate_http", "role": "r", "rules": [{"actions": ["select"], "tables": ["public.orders"]}]}]),
+        json!([{"type": "sidegate_http", "role": "r", "rules": [[["GET"], ["/"]]]}]),
+        json!([{"type": "sidegate_postgresql", "role": "r", "rules": [{"methods": ["GET"], "paths": ["/"]}]}]),
+        json!([{"type": 0, "role": "reader"}]),
+        json!([{"type": null, "role": "reader"}]),
+        json!([{"type": ["sidegate_postgresql"], "role": "reader"}]),
+        json!([{"type": "SIDEGATE_POSTGRESQL", "role": "reader"}]),
+        json!([{"type": "Postgresql", "role": "reader"}]),
+        json!([{"Postgresql": {"role": "reader"}}]),
+        json!([["sidegate_postgresql", "reader", null, [], []]]),
+        json!([["sidegate_postgresql", {"role": "reader"}]]),
+        rule(json!([["select"], ["public.orders"], []])),
         rule(json!({"tables": ["public.orders"]})),
         rule(json!({"actions": "select", "tables": ["public.orders"]})),
         rule(json!({"actions": ["select"], "tables": ["public.orders"], "except": ["public.secrets"]})),

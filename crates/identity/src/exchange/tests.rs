@@ -1,7 +1,7 @@
 //! Requests for a token, right and wrong, and what they get.
 
 use super::*;
-use crate::access::POSTGRESQL;
+use crate::access::{HttpDetail, PostgresqlDetail};
 
 fn form(changes: &[(&str, &str)]) -> Vec<(String, String)> {
     let mut form = vec![
@@ -24,7 +24,11 @@ fn request(changes: &[(&str, &str)]) -> Result<Request, OAuthError> {
 }
 
 fn detail(role: &str) -> AuthorizationDetail {
-    AuthorizationDetail { kind: POSTGRESQL.into(), role: role.into(), user: None, database: vec![], rules: vec![] }
+    AuthorizationDetail::Postgresql(PostgresqlDetail { role: role.into(), ..PostgresqlDetail::default() })
+}
+
+fn http_detail(role: &str) -> AuthorizationDetail {
+    AuthorizationDetail::Http(HttpDetail { role: role.into(), rules: vec![] })
 }
 
 fn subject() -> Subject {
@@ -103,6 +107,14 @@ fn scope_narrows_and_never_widens() {
     let error = narrow(&request(&[("scope", "reader admin")]).unwrap(), &subject(), granted).unwrap_err();
     assert_eq!(error.code, ErrorCode::InvalidScope);
     assert!(error.description.contains("reader writer") && !error.description.contains("admin"));
+}
+
+#[test]
+fn a_role_that_opens_two_things_is_named_once_and_kept_whole() {
+    let granted = vec![detail("orders"), http_detail("orders"), http_detail("metrics"), detail("reader")];
+    assert_eq!(scope_of(&granted), "metrics orders reader");
+    let narrowed = narrow(&request(&[("scope", "orders")]).unwrap(), &subject(), granted).unwrap();
+    assert_eq!(narrowed, [detail("orders"), http_detail("orders")]);
 }
 
 #[test]

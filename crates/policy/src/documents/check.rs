@@ -3,13 +3,14 @@
 
 use std::sync::Arc;
 
-use identity::access::Rule;
+use identity::access::{HttpRule, Rule};
 use identity::{ServiceName, Subject};
 use serde_saphyr::Spanned;
 
 use super::raw::{self, Raw, Text, place};
-use super::{AccessGrant, AccessRole, Document, DocumentError, HttpRule, Place, PostgresAccess, stored_name};
+use super::{AccessGrant, AccessRole, Document, DocumentError, Place, PostgresAccess, stored_name};
 use crate::facts::Action;
+use crate::http::{Pattern, is_method};
 use crate::role::Level;
 
 const ROLE: &str = "AccessRole";
@@ -177,19 +178,14 @@ impl Check<'_> {
             self.note(&rule, format!("the rule needs both methods and paths: {HTTP_EXAMPLE}"));
         }
         for method in &rule.value.methods {
-            if method.value.is_empty() || !method.value.bytes().all(|b| b.is_ascii_uppercase()) {
+            if !is_method(&method.value) {
                 let what = format!("`{}` is no method: write it in upper case, like GET or POST", method.value);
                 self.note(method, what);
             }
         }
         for path in &rule.value.paths {
-            if !is_path_pattern(&path.value) {
-                let what = format!(
-                    "`{}` is no path: it begins with `/`, has no `?`, `#` or dot segments, and a `*` \
-                     only at its end, like `/api/v1/query*`",
-                    path.value
-                );
-                self.note(path, what);
+            if let Err(error) = Pattern::parse(&path.value) {
+                self.note(path, error.to_string());
             }
         }
         HttpRule { methods: values(rule.value.methods), paths: values(rule.value.paths) }
@@ -290,11 +286,4 @@ const FUNCTIONS_IDLE: &str = "`functions` need the action execute: add it, or re
 
 fn values(texts: Vec<Text>) -> Vec<String> {
     texts.into_iter().map(|t| t.value).collect()
-}
-
-fn is_path_pattern(path: &str) -> bool {
-    let fixed = path.strip_suffix('*').unwrap_or(path);
-    let dots = fixed.split('/').any(|segment| segment == "." || segment == "..");
-    let characters = fixed.chars().all(|c| c.is_ascii_graphic() && !"*?#\\".contains(c));
-    fixed.starts_with('/') && !dots && characters && !fixed.contains("//")
 }

@@ -35,7 +35,7 @@ fn reads_a_role_as_the_design_writes_it() {
     let documents = good(ROLE);
     let [Document::Role(role)] = documents.as_slice() else { panic!("{documents:?}") };
     assert_eq!((role.name.as_str(), role.service.to_string().as_str()), ("orders-writer", "postgres-b/postgres-b"));
-    let detail = role.detail().unwrap();
+    let detail = role.postgresql_detail().unwrap();
     assert_eq!(detail.user.as_deref(), Some("app_writer"));
     assert_eq!(detail.database, ["orders"]);
     assert_eq!(detail.rules[0].tables, ["public.orders", "public.*", "app.na.me", "public.Invoice"]);
@@ -44,6 +44,7 @@ fn reads_a_role_as_the_design_writes_it() {
         role.http,
         [HttpRule { methods: vec!["GET".into(), "POST".into()], paths: vec!["/api/v1/query*".into()] }]
     );
+    assert_eq!(role.details().len(), 2);
 }
 
 #[test]
@@ -97,7 +98,15 @@ fn says_what_is_wrong_where_and_what_would_be_right() {
         (r#"app."na.me""#, r#"app."na""me""#, &["without quotes"]),
         ("GET", "get", &["upper case"]),
         ("/api/v1/query*", "/api/*/query", &["only at its end"]),
-        ("/api/v1/query*", "/a/../b", &["dot segments"]),
+        ("/api/v1/query*", "/a/../b", &["normal form", "`/b`"]),
+        ("/api/v1/query*", "/a//b*", &["normal form", "`/a/b*`"]),
+        ("/api/v1/query*", "/%61%3a", &["f.yaml:15:40", "`/a%3A`"]),
+        ("/api/v1/query*", "/a/..%2f", &["slash"]),
+        ("/api/v1/query*", "/a;x", &["parameters"]),
+        ("/api/v1/query*", "/a?x", &["query"]),
+        ("/api/v1/query*", "api", &["begins with `/`"]),
+        ("/api/v1/query*", "*", &["begins with `/`"]),
+        ("/api/v1/query*", "/a**", &["only at its end"]),
         ("[\"/api/v1/query*\"]", "[]", &["both methods and paths"]),
         ("spec:", "specs:", &["specs"]),
     ];
@@ -170,7 +179,10 @@ fn every_role_read_is_a_role_that_sessions_can_hold() {
     let documents = good(&format!("{ROLE}\n---\n{}", include_str!("../../../../corpus/roles.yaml")));
     for document in documents {
         let Document::Role(role) = document else { continue };
-        let detail = role.detail().unwrap();
+        let detail = role.postgresql_detail().unwrap();
         crate::Role::from_detail(&detail).unwrap_or_else(|e| panic!("{}: {e}", role.name));
+        if let Some(detail) = role.http_detail() {
+            crate::http::HttpRole::from_detail(&detail).unwrap_or_else(|e| panic!("{}: {e}", role.name));
+        }
     }
 }

@@ -23,7 +23,7 @@ fn grant(namespace: &str, name: &str, service: &str, subject: &str, roles: &str)
 
 fn names(snapshot: &Snapshot, subject: &str, service: &str) -> Vec<String> {
     let subject = Subject::new(subject, subject).unwrap();
-    snapshot.granted(&subject, &service.parse().unwrap()).into_iter().map(|d| d.role).collect()
+    snapshot.granted(&subject, &service.parse().unwrap()).iter().map(|d| d.role().to_owned()).collect()
 }
 
 fn failures(texts: &[String]) -> Vec<String> {
@@ -45,8 +45,23 @@ fn grants_are_a_union_without_repetition_in_a_fixed_order() {
     assert!(snapshot.knows(&"c/db".parse().unwrap()) && !snapshot.knows(&"d/db".parse().unwrap()));
     assert!(snapshot.role("b", "orders").is_some() && snapshot.role("b", "reader").is_none());
     let details = snapshot.granted(&Subject::new("svc", "svc").unwrap(), &"b/db".parse().unwrap());
-    assert_eq!(details[0].rules[0].tables, ["public.items"]);
-    assert_eq!((details[2].user.as_ref(), details[2].rules.len()), (None, 0), "the sidecar knows the built-in's login");
+    let [AuthorizationDetail::Postgresql(items), _, AuthorizationDetail::Postgresql(reader)] = details.as_slice()
+    else {
+        panic!("{details:?}")
+    };
+    assert_eq!(items.rules[0].tables, ["public.items"]);
+    assert_eq!((reader.user.as_ref(), reader.rules.len()), (None, 0), "the sidecar knows the built-in's login");
+}
+
+#[test]
+fn a_role_for_two_protocols_is_two_details_of_one_name() {
+    let http = "  http: {rules: [{methods: [GET], paths: [\"/api/*\"]}]}\n";
+    let alone = "---\nkind: AccessRole\nmetadata: {namespace: b, name: web}\nspec:\n  service: db\n".to_owned() + http;
+    let texts = role("b", "both", "db") + http + &alone + &grant("b", "g", "db", "svc", "web, both");
+    let snapshot = Snapshot::compile(&[source(&texts)]).unwrap();
+    let details = snapshot.granted(&Subject::new("svc", "svc").unwrap(), &"b/db".parse().unwrap());
+    let kinds: Vec<_> = details.iter().map(|detail| (detail.role(), detail.kind())).collect();
+    assert_eq!(kinds, [("both", "sidegate_postgresql"), ("both", "sidegate_http"), ("web", "sidegate_http")]);
 }
 
 #[test]

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use identity::access::{AccessToken, AuthorizationDetail, Expected};
+use identity::access::{AccessToken, AuthorizationDetail, Expected, PostgresqlDetail};
 use identity::{UnixTime, UnverifiedToken};
 use policy::Role;
 use runtime::settings::{Settings, Verify};
@@ -17,9 +17,6 @@ use wire::{ErrorFields, WireError, backend, frontend, sasl};
 use super::inbound::Listening;
 use super::link::{Link, LinkError};
 use crate::config::Authentication;
-
-/// The type of authorization details that speak of PostgreSQL.
-const POSTGRESQL_DETAIL: &str = "sidegate_postgresql";
 
 /// Why a login ends.
 pub(super) enum LoginError {
@@ -208,9 +205,11 @@ fn verify_once(listening: &Listening, settings: &Settings, token: &UnverifiedTok
 /// # Errors
 /// A role that is not understood here makes the whole token unusable; none or several that fit are refused.
 pub(super) fn choose_role(token: &AccessToken, wanted: &str) -> Result<Arc<Role>, LoginError> {
-    let details: Vec<&AuthorizationDetail> =
-        token.details().iter().filter(|detail| detail.kind == POSTGRESQL_DETAIL).collect();
-    let compile = |detail: &&AuthorizationDetail| {
+    let details = token.details().iter().filter_map(|detail| match detail {
+        AuthorizationDetail::Postgresql(detail) => Some(detail),
+        AuthorizationDetail::Http(_) => None,
+    });
+    let compile = |detail: &PostgresqlDetail| {
         Role::from_detail(detail).map_err(|error| {
             let fields = ErrorFields::fatal("28000", "sidegate: the token's roles are not understood")
                 .detail(error.to_string())
@@ -218,7 +217,7 @@ pub(super) fn choose_role(token: &AccessToken, wanted: &str) -> Result<Arc<Role>
             refused("role_not_understood", fields)
         })
     };
-    let roles = details.iter().map(compile).collect::<Result<Vec<Role>, _>>()?;
+    let roles = details.map(compile).collect::<Result<Vec<Role>, _>>()?;
     let names: Vec<String> = roles.iter().map(|role| role.name().to_owned()).collect();
     let only = roles.len() == 1;
     let chosen = roles.into_iter().find(|role| only || role.name() == wanted);
