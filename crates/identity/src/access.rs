@@ -185,6 +185,14 @@ pub fn verify(
 }
 
 impl AccessToken {
+    /// Whether the token may still be believed, as [`verify`] would say: for those who keep it.
+    ///
+    /// # Errors
+    /// It has expired, or was issued before what is accepted now.
+    pub fn still_valid(&self, not_before: Option<UnixTime>, now: UnixTime) -> Result<(), TokenError> {
+        check_times(&self.claims, not_before, now)
+    }
+
     /// Who calls.
     #[must_use]
     pub fn subject(&self) -> &Subject {

@@ -174,6 +174,7 @@ pub struct Facts {
     executes: Vec<Box<str>>,
     declares: Vec<Box<str>>,
     fetches: Vec<Box<str>>,
+    controls_transaction: bool,
 }
 
 impl Facts {
@@ -202,6 +203,11 @@ impl Facts {
         &self.fetches
     }
 
+    /// Whether the text begins or ends a transaction; savepoints do not.
+    pub fn controls_transaction(&self) -> bool {
+        self.controls_transaction
+    }
+
     /// Bytes that this value holds, for a cache that bounds its memory.
     pub fn size_hint(&self) -> usize {
         let names = [&self.prepares, &self.executes, &self.declares, &self.fetches];
@@ -211,7 +217,11 @@ impl Facts {
     }
 
     pub(crate) fn from_parts(needs: Vec<Fact>, [prepares, executes, declares, fetches]: [Vec<Box<str>>; 4]) -> Self {
-        Self { needs, prepares, executes, declares, fetches }
+        Self { needs, prepares, executes, declares, fetches, controls_transaction: false }
+    }
+
+    pub(crate) fn with_transaction_control(self, controls_transaction: bool) -> Self {
+        Self { controls_transaction, ..self }
     }
 }
 

@@ -37,11 +37,17 @@ struct ResultLabel {
     result: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ProtocolLabel {
+    protocol: &'static str,
+}
+
 /// The sidecar's metrics.
 #[derive(Clone)]
 pub(crate) struct Metrics {
     decisions: Family<DecisionLabels, Counter>,
     authorize: Histogram,
+    requests: Family<ProtocolLabel, Histogram>,
     tokens_verified: Family<ResultLabel, Counter>,
     exchanges: Family<ResultLabel, Counter>,
     exchange_duration: Histogram,
@@ -57,6 +63,8 @@ impl Metrics {
             decisions: Family::default(),
             // 250 ns to 4 ms.
             authorize: Histogram::new(exponential_buckets(250e-9, 4.0, 8)),
+            // 0.5 ms to 16 s.
+            requests: Family::new_with_constructor(|| Histogram::new(exponential_buckets(5e-4, 2.0, 16))),
             tokens_verified: Family::default(),
             exchanges: Family::default(),
             // 1 ms to 8 s.
@@ -68,6 +76,11 @@ impl Metrics {
         };
         registry.register("decisions", "Decisions on statements and logins", metrics.decisions.clone());
         registry.register("authorize_duration_seconds", "Time to decide a statement", metrics.authorize.clone());
+        registry.register(
+            "request_duration_seconds",
+            "Time from the head of a request to the head of its answer",
+            metrics.requests.clone(),
+        );
         registry.register("tokens_verified", "Access tokens looked at, by result", metrics.tokens_verified.clone());
         registry.register("token_exchange", "Token exchanges asked for, by result", metrics.exchanges.clone());
         registry.register(
@@ -80,6 +93,10 @@ impl Metrics {
         registry.register("jwks_age_seconds", "Age of the issuer's keys", metrics.jwks_age.clone());
         registry.register("enforcing", "1 while verification enforces", metrics.enforcing.clone());
         metrics
+    }
+
+    pub(crate) fn requested(&self, protocol: &'static str, took: Duration) {
+        self.requests.get_or_create(&ProtocolLabel { protocol }).observe(took.as_secs_f64());
     }
 
     pub(crate) fn verified(&self, result: &'static str) {
@@ -100,7 +117,9 @@ pub(crate) struct Caller {
     pub(crate) act: Option<String>,
     pub(crate) service: Arc<str>,
     pub(crate) role: Option<String>,
-    pub(crate) database: String,
+    /// `None`: what is called is no database.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) database: Option<String>,
 }
 
 /// One line of the decision log. The order of fields is the order of lines.
@@ -138,9 +157,35 @@ pub(crate) struct Decision<'a> {
     pub(crate) action: &'static str,
     pub(crate) reason: &'static str,
     pub(crate) rule: Option<String>,
-    pub(crate) facts: Option<&'a policy::Facts>,
+    pub(crate) objects: Objects<'a>,
     pub(crate) fingerprint: Option<&'a str>,
     pub(crate) started: Instant,
+}
+
+/// What a decision is about.
+#[derive(Clone, Copy)]
+pub(crate) enum Objects<'a> {
+    /// A login, or a text that was not understood.
+    None,
+    /// What a statement needs.
+    Facts(&'a policy::Facts),
+    /// The path of an HTTP request, in its normal form.
+    Path(&'a str),
+}
+
+impl Objects<'_> {
+    /// The first of them as a record says them, and the number of those left out.
+    fn shown(self) -> (Vec<String>, usize) {
+        match self {
+            Objects::None => (Vec::new(), 0),
+            Objects::Path(path) => (vec![path.to_owned()], 0),
+            Objects::Facts(facts) => {
+                let needs = facts.needs();
+                let shown = needs.iter().take(OBJECTS_LIMIT).map(ToString::to_string).collect();
+                (shown, needs.len().saturating_sub(OBJECTS_LIMIT))
+            }
+        }
+    }
 }
 
 /// Where decisions go.
@@ -164,15 +209,15 @@ impl Audit {
             action: decision.action,
         };
         self.metrics.decisions.get_or_create(&labels).inc();
-        let needs = decision.facts.map(policy::Facts::needs).unwrap_or_default();
+        let (objects, objects_omitted) = decision.objects.shown();
         self.log.record(Record {
             schema: SCHEMA,
             time: timestamp(),
             decision: decision.id.to_owned(),
             caller: caller.clone(),
             action: decision.action,
-            objects: needs.iter().take(OBJECTS_LIMIT).map(ToString::to_string).collect(),
-            objects_omitted: needs.len().saturating_sub(OBJECTS_LIMIT),
+            objects,
+            objects_omitted,
             verdict,
             rule: decision.rule.clone(),
             reason: decision.reason,

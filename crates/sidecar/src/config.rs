@@ -4,13 +4,14 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use identity::ServiceName;
 use runtime::listen::Address;
 use serde::Deserialize;
 
-/// Names that `postgres.users` may give a database login.
-const BUILT_IN_ROLES: [&str; 4] = ["reader", "writer", "owner", "admin"];
+mod check;
+mod raw;
 
 /// A checked configuration.
 #[derive(Debug)]
@@ -69,10 +70,66 @@ pub struct Inbound {
     pub listen: Address,
     /// Its certificate; required unless the listener is local.
     pub tls: Option<ServerTls>,
-    /// Where PostgreSQL is.
+    /// Where the service is.
     pub upstream: Address,
-    /// How plain clients show their token.
-    pub authentication: Authentication,
+    /// What it speaks.
+    pub protocol: InboundProtocol,
+}
+
+/// What a listener that verifies speaks.
+#[derive(Clone, Debug)]
+pub enum InboundProtocol {
+    /// PostgreSQL's own protocol.
+    Postgres {
+        /// How plain clients show their token.
+        authentication: Authentication,
+    },
+    /// SQL over HTTP: `POST /query`.
+    Query(Query),
+    /// HTTP, before any service that speaks it.
+    Http {
+        /// The service speaks HTTP/2 in the clear.
+        http2: bool,
+        /// How long the head of an answer may take.
+        response_timeout: Duration,
+    },
+}
+
+impl InboundProtocol {
+    /// Its name, as it is written.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            InboundProtocol::Postgres { .. } => "postgres",
+            InboundProtocol::Query(_) => "query",
+            InboundProtocol::Http { .. } => "http",
+        }
+    }
+}
+
+/// Limits of `POST /query`.
+#[derive(Clone, Debug)]
+pub struct Query {
+    /// The database where neither the request nor the role names one.
+    pub database: Option<String>,
+    /// Connections to PostgreSQL, for each role and database.
+    pub pool: Pool,
+    /// How long a statement may run.
+    pub statement_timeout: Duration,
+    /// The longest result, in bytes of its values.
+    pub result_limit: u64,
+}
+
+/// Connections to PostgreSQL that are kept for one role and database.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    /// Connections at most.
+    pub size: usize,
+    /// Requests that may wait for one.
+    pub queue: usize,
+    /// How long each of them waits.
+    pub wait: Duration,
+    /// How long a connection is kept that nobody uses.
+    pub idle: Duration,
 }
 
 /// A listener that signs.
@@ -80,8 +137,36 @@ pub struct Inbound {
 pub struct Outbound {
     /// Where it listens; always local.
     pub listen: Address,
-    /// The service it leads to: the audience of its tokens.
-    pub target: ServiceName,
+    /// What it speaks, and where it leads.
+    pub protocol: OutboundProtocol,
+}
+
+/// What a listener that signs speaks, and where it leads.
+#[derive(Clone, Debug)]
+pub enum OutboundProtocol {
+    /// PostgreSQL's own protocol.
+    Postgres(Target),
+    /// HTTP, to one target: a request's path is left as it is.
+    Http(Target),
+    /// HTTP, to several: the first segment of a request's path is the name of one.
+    HttpByName(BTreeMap<String, Target>),
+}
+
+impl OutboundProtocol {
+    /// Its name, as it is written.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            OutboundProtocol::Postgres(_) => "postgres",
+            OutboundProtocol::Http(_) | OutboundProtocol::HttpByName(_) => "http",
+        }
+    }
+}
+
+/// Where a listener that signs leads.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The service: the audience of its tokens.
+    pub service: ServiceName,
     /// Where that service's inbound listener is.
     pub connect: Address,
     /// How that side proves itself; required unless it is local.
@@ -113,179 +198,14 @@ pub struct ClientTls {
 #[error("{}", .0.join("\n"))]
 pub struct ConfigError(Vec<String>);
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawConfig {
-    service: String,
-    issuer: RawIssuer,
-    settings: Option<RawSettings>,
-    admin: Option<RawAdmin>,
-    #[serde(default)]
-    postgres: RawPostgres,
-    #[serde(default)]
-    inbound: Vec<RawInbound>,
-    #[serde(default)]
-    outbound: Vec<RawOutbound>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawIssuer {
-    url: String,
-    subject_token_file: Option<PathBuf>,
-    ca_file: Option<PathBuf>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawSettings {
-    directory: PathBuf,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawAdmin {
-    listen: String,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawPostgres {
-    #[serde(default)]
-    users: BTreeMap<String, String>,
-    unverified_user: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum RawProtocol {
-    Postgres,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawInbound {
-    #[serde(rename = "protocol")]
-    _protocol: RawProtocol,
-    listen: String,
-    tls: Option<ServerTls>,
-    upstream: String,
-    #[serde(default)]
-    authentication: Authentication,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawOutbound {
-    #[serde(rename = "protocol")]
-    _protocol: RawProtocol,
-    listen: String,
-    target: String,
-    connect: String,
-    tls: Option<ClientTls>,
-}
-
 impl Config {
     /// Reads a configuration from YAML.
     ///
     /// # Errors
     /// The syntax error with its place; or every field that is wrong, with what would be right.
     pub fn parse(yaml: &str) -> Result<Config, ConfigError> {
-        let raw: RawConfig = serde_saphyr::from_str(yaml).map_err(|error| ConfigError(vec![error.to_string()]))?;
-        let mut check = Check::default();
-        let config = check.config(raw);
-        match config {
-            Some(config) if check.errors.is_empty() => Ok(config),
-            _ => Err(ConfigError(check.errors)),
-        }
-    }
-}
-
-/// Collects errors instead of stopping at the first.
-#[derive(Default)]
-struct Check {
-    errors: Vec<String>,
-}
-
-impl Check {
-    fn config(&mut self, raw: RawConfig) -> Option<Config> {
-        let service = self.parsed("service", &raw.service);
-        self.issuer(&raw.issuer, !raw.outbound.is_empty());
-        self.postgres(&raw.postgres);
-        if raw.inbound.is_empty() && raw.outbound.is_empty() {
-            self.errors.push("inbound, outbound: a sidecar needs at least one listener".to_owned());
-        }
-        let admin = raw.admin.map(|admin| self.parsed("admin.listen", &admin.listen));
-        let inbound: Vec<_> = raw.inbound.into_iter().enumerate().map(|(i, raw)| self.inbound(i, raw)).collect();
-        let outbound: Vec<_> = raw.outbound.into_iter().enumerate().map(|(i, raw)| self.outbound(i, raw)).collect();
-        let RawIssuer { url, subject_token_file, ca_file } = raw.issuer;
-        Some(Config {
-            service: service?,
-            issuer: Issuer { url, subject_token_file, ca_file },
-            settings: raw.settings.map(|settings| settings.directory),
-            admin: admin.flatten(),
-            postgres: Postgres { users: raw.postgres.users, unverified_user: raw.postgres.unverified_user },
-            inbound: inbound.into_iter().collect::<Option<_>>()?,
-            outbound: outbound.into_iter().collect::<Option<_>>()?,
-        })
-    }
-
-    fn issuer(&mut self, raw: &RawIssuer, signs: bool) {
-        if !raw.url.starts_with("http://") && !raw.url.starts_with("https://") {
-            self.errors.push(format!("issuer.url: {:?} is no http:// or https:// URL", raw.url));
-        }
-        if raw.url.ends_with('/') {
-            self.errors.push(format!("issuer.url: {:?} ends with a slash; tokens name the issuer without", raw.url));
-        }
-        if signs && raw.subject_token_file.is_none() {
-            self.errors.push("issuer.subject_token_file: needed by outbound listeners".to_owned());
-        }
-    }
-
-    fn postgres(&mut self, raw: &RawPostgres) {
-        for name in raw.users.keys().filter(|name| !BUILT_IN_ROLES.contains(&name.as_str())) {
-            self.errors.push(format!(
-                "postgres.users.{name}: not a built-in role ({}); an AccessRole names its own user",
-                BUILT_IN_ROLES.join(", ")
-            ));
-        }
-        let logins = raw.users.values().chain(&raw.unverified_user);
-        if logins.into_iter().any(|login| login.is_empty() || login.contains('\0')) {
-            self.errors.push("postgres: a database login must not be empty".to_owned());
-        }
-    }
-
-    fn inbound(&mut self, index: usize, raw: RawInbound) -> Option<Inbound> {
-        let listen: Option<Address> = self.parsed(&format!("inbound[{index}].listen"), &raw.listen);
-        let upstream = self.parsed(&format!("inbound[{index}].upstream"), &raw.upstream);
-        if raw.tls.is_none() && listen.as_ref().is_some_and(|address| !address.is_local()) {
-            self.errors.push(format!(
-                "inbound[{index}].tls: needed, as {} is neither loopback nor a Unix socket and tokens must not cross a \
-                 network in the clear",
-                raw.listen
-            ));
-        }
-        Some(Inbound { listen: listen?, tls: raw.tls, upstream: upstream?, authentication: raw.authentication })
-    }
-
-    fn outbound(&mut self, index: usize, raw: RawOutbound) -> Option<Outbound> {
-        let listen: Option<Address> = self.parsed(&format!("outbound[{index}].listen"), &raw.listen);
-        let connect: Option<Address> = self.parsed(&format!("outbound[{index}].connect"), &raw.connect);
-        let target = self.parsed(&format!("outbound[{index}].target"), &raw.target);
-        if listen.as_ref().is_some_and(|address| !address.is_local()) {
-            self.errors.push(format!(
-                "outbound[{index}].listen: {} would let the network speak as this service; use loopback or unix:/path",
-                raw.listen
-            ));
-        }
-        if raw.tls.is_none() && connect.as_ref().is_some_and(|address| !address.is_local()) {
-            self.errors.push(format!("outbound[{index}].tls: needed, as {} is not on this machine", raw.connect));
-        }
-        Some(Outbound { listen: listen?, target: target?, connect: connect?, tls: raw.tls })
-    }
-
-    fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(&mut self, field: &str, text: &str) -> Option<T> {
-        text.parse().map_err(|error| self.errors.push(format!("{field}: {error}"))).ok()
+        let raw: raw::Config = serde_saphyr::from_str(yaml).map_err(|error| ConfigError(vec![error.to_string()]))?;
+        check::config(raw).map_err(ConfigError)
     }
 }
 

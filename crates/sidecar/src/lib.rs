@@ -11,10 +11,15 @@
 mod analysis;
 mod audit;
 pub mod config;
+mod http;
 mod keys;
+mod link;
+mod login;
 mod pg;
 mod serve;
 mod tokens;
+mod verify;
 
 pub use config::Config;
+pub use http::query::openapi as query_openapi;
 pub use serve::{ServeError, serve};

@@ -1,9 +1,11 @@
 //! Putting a configuration to work: everything is built first, then bound, then served until drained.
 
-use std::path::Path;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::http::uri::Authority;
+use identity::ServiceName;
 use runtime::admin::Readiness;
 use runtime::decision_log::{DecisionLog, OnFull};
 use runtime::drain::{DrainWatch, Guard};
@@ -15,12 +17,19 @@ use tokio::sync::watch;
 
 use crate::analysis::Analyses;
 use crate::audit::{Audit, Metrics};
-use crate::config::{Config, Inbound, Outbound};
+use crate::config::{
+    Authentication, Config, Inbound, InboundProtocol, Outbound, OutboundProtocol, Query, ServerTls, Target,
+};
+use crate::http::outbound::Leads;
+use crate::http::upstream::Upstream;
 use crate::keys::Keys;
-use crate::pg::ALPN;
-use crate::pg::inbound::{self, InboundCancels, Listening};
-use crate::pg::outbound::{self, OutboundCancels, Signing};
+use crate::link::Dialer;
+use crate::login::Logins;
+use crate::pg::inbound::InboundCancels;
+use crate::pg::outbound::OutboundCancels;
 use crate::tokens::{Exchange, TokenSource};
+use crate::verify::Verifier;
+use crate::{http, pg};
 
 /// Records that wait for a slow reader of the decision log: a second's worth under load.
 const DECISION_QUEUE: usize = 16_384;
@@ -98,96 +107,220 @@ pub async fn serve(config: Config, drain: DrainWatch) -> Result<DecisionLog, Ser
 type Server = tokio::task::JoinHandle<()>;
 
 impl Shared {
+    /// Binds what verifies.
     async fn inbound(&self) -> Result<Vec<Server>, ServeError> {
         if self.config.inbound.is_empty() {
             return Ok(Vec::new());
         }
         let keys = Keys::start(self.client.clone(), &self.config.issuer.url);
         tokio::spawn(watch_keys(keys.clone(), self.readiness.clone(), self.audit.metrics.clone()));
-        let (analyses, cancels) = (Analyses::default(), InboundCancels::default());
+        let verifying = Verifying {
+            verifier: Verifier::new(
+                self.config.service.clone(),
+                &self.config.issuer.url,
+                keys,
+                self.audit.metrics.clone(),
+            ),
+            analyses: Analyses::default(),
+            cancels: InboundCancels::default(),
+        };
         let mut servers = Vec::new();
         for inbound in &self.config.inbound {
             let listener = Listener::bind(&inbound.listen).await?;
-            let listening = Arc::new(self.listening(inbound, &keys, &analyses, &cancels)?);
-            tracing::info!(address = %inbound.listen, "inbound listener");
-            servers.push(tokio::spawn(accept(listener, self.drain.clone(), move |stream| {
-                inbound::serve(stream, listening.clone())
-            })));
+            tracing::info!(address = %inbound.listen, protocol = inbound.protocol.name(), "inbound listener");
+            servers.push(self.verifying(listener, inbound, &verifying)?);
         }
         Ok(servers)
+    }
+
+    fn verifying(&self, listener: Listener, inbound: &Inbound, with: &Verifying) -> Result<Server, ServeError> {
+        let drain = self.drain.clone();
+        Ok(match &inbound.protocol {
+            InboundProtocol::Postgres { authentication } => {
+                let listening = Arc::new(self.listening(inbound, *authentication, with)?);
+                tokio::spawn(accept(listener, drain, move |stream| pg::inbound::serve(stream, listening.clone())))
+            }
+            InboundProtocol::Query(query) => {
+                let querying = Arc::new(self.querying(inbound, query, with)?);
+                tokio::spawn(accept(listener, drain, move |stream| http::query::serve(stream, querying.clone())))
+            }
+            InboundProtocol::Http { http2, response_timeout } => {
+                let guarding = Arc::new(self.guarding(inbound, *http2, *response_timeout, with)?);
+                tokio::spawn(accept(listener, drain, move |stream| http::inbound::serve(stream, guarding.clone())))
+            }
+        })
     }
 
     fn listening(
         &self,
         inbound: &Inbound,
-        keys: &Keys,
-        analyses: &Analyses,
-        cancels: &InboundCancels,
-    ) -> Result<Listening, ServeError> {
-        let server_config =
-            |tls: &crate::config::ServerTls| runtime::tls::server_config(&tls.certificate_file, &tls.key_file, &[ALPN]);
-        Ok(Listening {
-            service: self.config.service.clone(),
-            issuer: self.config.issuer.url.clone(),
-            tls: inbound.tls.as_ref().map(server_config).transpose()?,
+        authentication: Authentication,
+        with: &Verifying,
+    ) -> Result<pg::inbound::Listening, ServeError> {
+        Ok(pg::inbound::Listening {
+            verifier: with.verifier.clone(),
+            logins: self.logins(None),
+            tls: server_tls(inbound, &[pg::ALPN])?,
             is_local: inbound.listen.is_local(),
-            authentication: inbound.authentication,
+            authentication,
             upstream: inbound.upstream.clone(),
-            postgres: self.config.postgres.clone(),
-            keys: keys.clone(),
             settings: self.settings.clone(),
-            analyses: analyses.clone(),
+            analyses: with.analyses.clone(),
             audit: self.audit.clone(),
-            cancels: cancels.clone(),
+            cancels: with.cancels.clone(),
             drain: self.drain.clone(),
         })
     }
 
+    fn querying(
+        &self,
+        inbound: &Inbound,
+        query: &Query,
+        with: &Verifying,
+    ) -> Result<http::query::Querying, ServeError> {
+        Ok(http::query::Querying {
+            verifier: with.verifier.clone(),
+            logins: self.logins(query.database.clone()),
+            tls: server_tls(inbound, &http::ALPN)?,
+            pools: http::query::Pools::new(inbound.upstream.clone(), query),
+            limits: query.clone(),
+            settings: self.settings.clone(),
+            analyses: with.analyses.clone(),
+            audit: self.audit.clone(),
+            drain: self.drain.clone(),
+        })
+    }
+
+    fn guarding(
+        &self,
+        inbound: &Inbound,
+        http2: bool,
+        response_timeout: Duration,
+        with: &Verifying,
+    ) -> Result<http::inbound::Guarding, ServeError> {
+        let dialer = Dialer { address: inbound.upstream.clone(), tls: None };
+        Ok(http::inbound::Guarding {
+            service: self.config.service.to_string().into(),
+            tls: server_tls(inbound, &http::ALPN)?,
+            verifier: with.verifier.clone(),
+            upstream: Upstream::new(dialer, http2, authority(&inbound.upstream.to_string())),
+            response_timeout,
+            settings: self.settings.clone(),
+            audit: self.audit.clone(),
+            drain: self.drain.clone(),
+        })
+    }
+
+    fn logins(&self, database: Option<String>) -> Logins {
+        Logins {
+            service: self.config.service.clone(),
+            postgres: self.config.postgres.clone(),
+            database,
+            audit: self.audit.clone(),
+        }
+    }
+
+    /// Binds what signs.
     async fn outbound(&self) -> Result<Vec<Server>, ServeError> {
+        let mut tokens = BTreeMap::new();
         let mut servers = Vec::new();
         for outbound in &self.config.outbound {
             let listener = Listener::bind(&outbound.listen).await?;
-            let signing = Arc::new(self.signing(outbound)?);
-            tracing::info!(address = %outbound.listen, target_service = %outbound.target, "outbound listener");
-            servers.push(tokio::spawn(accept(listener, self.drain.clone(), move |stream| {
-                outbound::serve(stream, signing.clone())
-            })));
+            tracing::info!(address = %outbound.listen, protocol = outbound.protocol.name(), "outbound listener");
+            servers.push(self.signing(listener, outbound, &mut tokens)?);
         }
         Ok(servers)
     }
 
-    fn signing(&self, outbound: &Outbound) -> Result<Signing, ServeError> {
-        let issuer = &self.config.issuer;
-        let tls = match &outbound.tls {
-            None => None,
-            Some(tls) => Some((client_tls(&tls.ca_file)?, server_name(&tls.server_name)?)),
+    fn signing(&self, listener: Listener, outbound: &Outbound, tokens: &mut Tokens) -> Result<Server, ServeError> {
+        let drain = self.drain.clone();
+        let leads = match &outbound.protocol {
+            OutboundProtocol::Postgres(target) => {
+                let signing = Arc::new(pg::outbound::Signing {
+                    target: target.service.to_string(),
+                    dialer: dialer(target, &[pg::ALPN])?,
+                    tokens: self.tokens(target, tokens)?,
+                    settings: self.settings.clone(),
+                    cancels: OutboundCancels::default(),
+                    drain: self.drain.clone(),
+                    sessions: self.audit.metrics.sessions.clone(),
+                });
+                let serve = move |stream| pg::outbound::serve(stream, signing.clone());
+                return Ok(tokio::spawn(accept(listener, drain, serve)));
+            }
+            OutboundProtocol::Http(target) => Leads::To(Box::new(self.http_target(target, tokens)?)),
+            OutboundProtocol::HttpByName(targets) => {
+                let named = targets.iter().map(|(name, target)| Ok((name.clone(), self.http_target(target, tokens)?)));
+                Leads::ByName(named.collect::<Result<_, ServeError>>()?)
+            }
         };
-        let exchange = Exchange {
+        let signing = Arc::new(http::outbound::Signing {
+            leads,
+            settings: self.settings.clone(),
+            metrics: self.audit.metrics.clone(),
+            drain: self.drain.clone(),
+        });
+        Ok(tokio::spawn(accept(listener, drain, move |stream| http::outbound::serve(stream, signing.clone()))))
+    }
+
+    fn http_target(&self, target: &Target, tokens: &mut Tokens) -> Result<http::outbound::Target, ServeError> {
+        let name = target.tls.as_ref().map_or_else(|| target.connect.to_string(), |tls| tls.server_name.clone());
+        let [http2, http1] = http::ALPN;
+        Ok(http::outbound::Target {
+            service: target.service.to_string(),
+            tokens: self.tokens(target, tokens)?,
+            http2: Upstream::new(dialer(target, &[http2])?, true, authority(&name)),
+            http1: Upstream::new(dialer(target, &[http1])?, false, authority(&name)),
+        })
+    }
+
+    /// The tokens for a target: one source for all listeners that lead to it.
+    fn tokens(&self, target: &Target, tokens: &mut Tokens) -> Result<TokenSource, ServeError> {
+        if let Some(known) = tokens.get(&target.service) {
+            return Ok(known.clone());
+        }
+        let issuer = &self.config.issuer;
+        let source = TokenSource::start(Exchange {
             client: self.client.clone(),
             issuer: issuer.url.clone(),
             subject_token_file: issuer.subject_token_file.clone().ok_or(ServeError::SubjectToken)?,
-            audience: outbound.target.clone(),
+            audience: target.service.clone(),
             metrics: self.audit.metrics.clone(),
-        };
-        Ok(Signing {
-            target: outbound.target.to_string(),
-            connect: outbound.connect.clone(),
-            tls,
-            tokens: TokenSource::start(exchange),
-            settings: self.settings.clone(),
-            cancels: OutboundCancels::default(),
-            drain: self.drain.clone(),
-            sessions: self.audit.metrics.sessions.clone(),
-        })
+        });
+        tokens.insert(target.service.clone(), source.clone());
+        Ok(source)
     }
 }
 
-fn client_tls(ca_file: &Path) -> Result<Arc<rustls::ClientConfig>, ServeError> {
-    Ok(runtime::tls::client_config(ca_file, &[ALPN])?)
+/// What the listeners that verify share.
+struct Verifying {
+    verifier: Verifier,
+    analyses: Analyses,
+    cancels: InboundCancels,
+}
+
+type Tokens = BTreeMap<ServiceName, TokenSource>;
+
+fn server_tls(inbound: &Inbound, alpn: &[&[u8]]) -> Result<Option<Arc<rustls::ServerConfig>>, ServeError> {
+    let config = |tls: &ServerTls| runtime::tls::server_config(&tls.certificate_file, &tls.key_file, alpn);
+    Ok(inbound.tls.as_ref().map(config).transpose()?)
+}
+
+fn dialer(target: &Target, alpn: &[&[u8]]) -> Result<Dialer, ServeError> {
+    let tls = match &target.tls {
+        None => None,
+        Some(tls) => Some((runtime::tls::client_config(&tls.ca_file, alpn)?, server_name(&tls.server_name)?)),
+    };
+    Ok(Dialer { address: target.connect.clone(), tls })
 }
 
 fn server_name(name: &str) -> Result<ServerName<'static>, ServeError> {
     ServerName::try_from(name.to_owned()).map_err(|_| ServeError::ServerName(name.to_owned()))
+}
+
+/// What HTTP calls the other side; the path of a Unix socket is no name for it.
+fn authority(name: &str) -> Authority {
+    name.parse().unwrap_or_else(|_| Authority::from_static("localhost"))
 }
 
 /// Accepts until the drain starts, then closes the listener. Each connection is a task that holds a guard of the drain.

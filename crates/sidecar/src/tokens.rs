@@ -64,7 +64,8 @@ struct Last {
     tries: u64,
 }
 
-/// The tokens for one target.
+/// The tokens for one target. Clones share them.
+#[derive(Clone)]
 pub(crate) struct TokenSource {
     last: watch::Receiver<Last>,
     wanted: Arc<Notify>,

@@ -257,7 +257,10 @@ impl<'a> Walker<'a> {
 
     fn transaction(&mut self, s: &'a pb::TransactionStmt) -> Walk {
         use pb::TransactionStmtKind as K;
-        match K::try_from(s.kind) {
+        let kind = K::try_from(s.kind);
+        let savepoint = matches!(kind, Ok(K::TransStmtSavepoint | K::TransStmtRelease | K::TransStmtRollbackTo));
+        self.controls_transaction |= !savepoint;
+        match kind {
             Ok(K::TransStmtPrepare | K::TransStmtCommitPrepared | K::TransStmtRollbackPrepared) => {
                 self.need_level(Action::PrepareTransaction, "transactions", Level::Writer);
                 Ok(())

@@ -10,18 +10,30 @@ use policy::{Denial, Facts, Permit, Role, Verdict};
 use runtime::settings::{Settings, Verify};
 use tokio::sync::watch;
 use wire::ErrorFields;
-use wire::session::{ClientMessage, Denied, Session};
+use wire::session::{self, ClientMessage, Session};
 
 use crate::analysis::{Analyses, Analysis, TEXT_LIMIT};
-use crate::audit::{Audit, Caller, Decision, new_decision_id};
+use crate::audit::{Audit, Caller, Decision, Objects, new_decision_id};
 
 /// Proof that a message may pass. Holds what the session is to remember of it.
-pub(super) struct Passage {
+pub(crate) struct Passage {
     handle: Option<Handle>,
+    decision: Option<String>,
     _why: Why,
 }
 
 impl Passage {
+    /// The decision's id, if there was one.
+    pub(crate) fn decision(&self) -> Option<&str> {
+        self.decision.as_deref()
+    }
+
+    /// Whether the text begins or ends a transaction, as far as that can be told.
+    pub(crate) fn controls_transaction(&self) -> bool {
+        let facts = self.handle.as_ref().and_then(|analysis| analysis.facts.as_ref().ok());
+        facts.is_some_and(Facts::controls_transaction)
+    }
+
     /// What the session is to remember of the message.
     pub(super) fn into_handle(self) -> Option<Handle> {
         self.handle
@@ -39,35 +51,41 @@ enum Why {
 }
 
 /// What a session remembers of a text.
-pub(super) type Handle = Arc<Analysis>;
+pub(crate) type Handle = Arc<Analysis>;
 
 /// What is to happen to a message.
-pub(super) enum Ruling {
+pub(crate) enum Ruling {
     Pass(Passage),
     Deny(Denied),
     /// A long text must be analysed first, on another thread.
     Analyze(Vec<u8>),
 }
 
+/// A denial, and the label it is counted under.
+pub(crate) struct Denied {
+    pub(crate) denied: session::Denied,
+    pub(crate) reason: &'static str,
+}
+
 /// The rights of one session.
-pub(super) struct Gate {
+pub(crate) struct Gate {
     /// `None`: a session without a valid token; it passes, and lives only while verification does not enforce.
-    pub(super) role: Option<Arc<Role>>,
-    pub(super) caller: Arc<Caller>,
-    pub(super) settings: watch::Receiver<Arc<Settings>>,
-    pub(super) analyses: Analyses,
-    pub(super) audit: Audit,
+    pub(crate) role: Option<Arc<Role>>,
+    pub(crate) caller: Arc<Caller>,
+    pub(crate) settings: watch::Receiver<Arc<Settings>>,
+    pub(crate) analyses: Analyses,
+    pub(crate) audit: Audit,
     /// A long text that was analysed aside, for the message that waits for it.
-    pub(super) prepared: Option<Handle>,
+    pub(crate) prepared: Option<Handle>,
     /// What was let through that the role may not run, while nothing was enforced.
-    pub(super) lax: Option<Lax>,
+    pub(crate) lax: Option<Lax>,
 }
 
 /// What texts that should not have passed may have left behind. Where there was any, statements and portals of the
 /// protocol are decided again before they run, and those of SQL's own `PREPARE` and `DECLARE` do not run at all: both
 /// kinds share their names, so that a name in a text does not tell what it stands for.
 #[derive(Default)]
-pub(super) struct Lax {
+pub(crate) struct Lax {
     /// One did more than to read and write rows: settings, a role, objects that later texts may meet.
     changed_session: bool,
 }
@@ -111,7 +129,11 @@ impl Gate {
         self.settings.borrow().verify
     }
 
-    fn text(&mut self, text: &[u8]) -> Ruling {
+    /// Rules on an SQL text.
+    pub(crate) fn text(&mut self, text: &[u8]) -> Ruling {
+        if text.len() > TEXT_LIMIT {
+            return self.too_long();
+        }
         let Some(role) = self.role.clone() else {
             return self.unverified();
         };
@@ -137,7 +159,7 @@ impl Gate {
             return pass(None, Why::NotEnforced);
         }
         let fields = ErrorFields::error("42501", "sidegate: this session has shown no token");
-        Ruling::Deny(Denied { id: new_decision_id(), fields })
+        deny("no_token", new_decision_id(), fields)
     }
 
     fn function_call(&mut self) -> Ruling {
@@ -164,7 +186,7 @@ impl Gate {
         let mode = self.mode();
         self.record(&id, false, ("statement", reason, None), None, started);
         let fields = fields.detail(detail(&id, &self.caller));
-        self.deny_or_observe(mode, None, || Denied { id, fields })
+        self.deny_or_observe(mode, None, id, |id| deny(reason, id, fields))
     }
 
     /// Decides anew what was prepared or bound while nothing was enforced.
@@ -205,24 +227,31 @@ impl Gate {
             Verdict::Allow(permit) => {
                 let labels = (action_of(analysis), "allowed", None);
                 self.record(&id, true, labels, analysis, started);
-                pass(analysis.cloned(), Why::Permitted { _permit: permit })
+                let why = Why::Permitted { _permit: permit };
+                Ruling::Pass(Passage { handle: analysis.cloned(), decision: Some(id), _why: why })
             }
             Verdict::Deny(denial) => {
                 let labels = (denial.action(), denial.reason(), denial.rule().map(ToOwned::to_owned));
                 self.record(&id, false, labels, analysis, started);
                 let mode = self.mode();
                 let caller = self.caller.clone();
-                self.deny_or_observe(mode, analysis, || denied(id, &denial, &caller))
+                self.deny_or_observe(mode, analysis, id, |id| denied(id, &denial, &caller))
             }
         }
     }
 
-    fn deny_or_observe(&mut self, mode: Verify, analysis: Option<&Handle>, denied: impl FnOnce() -> Denied) -> Ruling {
+    fn deny_or_observe(
+        &mut self,
+        mode: Verify,
+        analysis: Option<&Handle>,
+        id: String,
+        denied: impl FnOnce(String) -> Ruling,
+    ) -> Ruling {
         if mode == Verify::Enforce {
-            return Ruling::Deny(denied());
+            return denied(id);
         }
         self.lax.get_or_insert_default().note(analysis);
-        pass(analysis.cloned(), Why::NotEnforced)
+        Ruling::Pass(Passage { handle: analysis.cloned(), decision: Some(id), _why: Why::NotEnforced })
     }
 
     fn record(
@@ -242,7 +271,9 @@ impl Gate {
                 action,
                 reason,
                 rule,
-                facts: analysis.and_then(|analysis| analysis.facts.as_ref().ok()),
+                objects: analysis
+                    .and_then(|analysis| analysis.facts.as_ref().ok())
+                    .map_or(Objects::None, Objects::Facts),
                 fingerprint: analysis.map(|analysis| analysis.fingerprint.as_str()),
                 started,
             },
@@ -256,7 +287,7 @@ fn uses_names(facts: &Facts) -> bool {
 }
 
 fn pass(handle: Option<Handle>, why: Why) -> Ruling {
-    Ruling::Pass(Passage { handle, _why: why })
+    Ruling::Pass(Passage { handle, decision: None, _why: why })
 }
 
 /// The label of an allowed text: its first fact's action, as a text may need many.
@@ -265,9 +296,13 @@ fn action_of(analysis: Option<&Handle>) -> &'static str {
     facts.map(Facts::needs).and_then(<[_]>::first).map_or("none", |fact| fact.action.label())
 }
 
-fn denied(id: String, denial: &Denial, caller: &Caller) -> Denied {
+fn deny(reason: &'static str, id: String, fields: ErrorFields) -> Ruling {
+    Ruling::Deny(Denied { denied: session::Denied { id, fields }, reason })
+}
+
+fn denied(id: String, denial: &Denial, caller: &Caller) -> Ruling {
     let fields = ErrorFields::error("42501", denial.message()).detail(detail(&id, caller)).hint(denial.hint());
-    Denied { id, fields }
+    deny(denial.reason(), id, fields)
 }
 
 fn detail(id: &str, caller: &Caller) -> String {

@@ -67,7 +67,7 @@ pub(super) fn new_key(pid: u32, minor: u16) -> Option<CancelKey> {
 }
 
 /// Sends a request on and waits for the other side to close, as that is its only answer. Not cancel safe.
-pub(super) async fn forward<S>(mut stream: S, key: &CancelKey) -> std::io::Result<()>
+pub(crate) async fn forward<S>(mut stream: S, key: &CancelKey) -> std::io::Result<()>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {

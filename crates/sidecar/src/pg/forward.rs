@@ -18,7 +18,7 @@ use tokio::io::AsyncWriteExt;
 use tokio_util::io::poll_read_buf;
 use wire::{ErrorFields, WireError, backend, frontend};
 
-use super::link::Link;
+use crate::link::Link;
 
 /// Bytes read at a time: PostgreSQL's own buffer is 8 KiB, a TLS record at most 16.
 const READ_BYTES: usize = 16 << 10;

@@ -9,7 +9,8 @@ use tokio_rustls::TlsAcceptor;
 use wire::startup::{CancelKey, Initial, Startup};
 use wire::{ErrorFields, WireError, backend};
 
-use super::link::{Link, LinkError};
+use super::messages::LinkError;
+use crate::link::Link;
 
 /// ALPN of PostgreSQL's direct TLS (`sslnegotiation=direct`).
 pub(crate) const ALPN: &[u8] = b"postgresql";

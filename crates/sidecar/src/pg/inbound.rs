@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use identity::LEEWAY_SECONDS;
 use identity::access::AccessToken;
-use identity::{LEEWAY_SECONDS, ServiceName};
-use policy::Role;
 use runtime::drain::DrainWatch;
 use runtime::listen::{Address, Stream};
 use runtime::settings::{Settings, Verify};
@@ -13,18 +12,20 @@ use tokio::sync::watch;
 use wire::startup::{CancelKey, Startup};
 use wire::{ErrorFields, backend};
 
-use super::authenticate::{LoginError, authenticate, choose_role, printable, refused};
+use super::authenticate::{LoginError, authenticate, refused};
 use super::authorize::Gate;
 use super::cancel::{self, Cancels};
 use super::forward::{Pump, Stop};
 use super::handshake::{self, Opened};
 use super::inspect::Watched;
-use super::link::{Link, LinkError};
+use super::messages::LinkError;
 use super::upstream;
 use crate::analysis::Analyses;
-use crate::audit::{Audit, Caller, Decision, new_decision_id};
-use crate::config::{Authentication, Postgres};
-use crate::keys::Keys;
+use crate::audit::Audit;
+use crate::config::Authentication;
+use crate::link::Link;
+use crate::login::{Login, Logins, Refusal, Wanted};
+use crate::verify::{Credential, Verifier};
 
 /// Time from the first byte to the first statement. Slow and silent peers are cut here.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,15 +35,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What every connection of a listener shares.
 pub(crate) struct Listening {
-    pub(crate) service: ServiceName,
-    pub(crate) issuer: String,
+    pub(crate) verifier: Verifier,
+    pub(crate) logins: Logins,
     pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
     /// Whether the listener is a Unix socket or loopback, so that a token may cross it in the clear.
     pub(crate) is_local: bool,
     pub(crate) authentication: Authentication,
     pub(crate) upstream: Address,
-    pub(crate) postgres: Postgres,
-    pub(crate) keys: Keys,
     pub(crate) settings: watch::Receiver<Arc<Settings>>,
     pub(crate) analyses: Analyses,
     pub(crate) audit: Audit,
@@ -58,7 +57,7 @@ pub(crate) struct InboundCancels(Cancels<(Address, CancelKey)>);
 struct Session {
     pump: Pump,
     watched: Watched,
-    token: Option<AccessToken>,
+    credential: Option<Arc<Credential>>,
     /// Seconds since the epoch.
     expires_at: Option<i64>,
     /// It is here only because nothing was enforced when it logged in.
@@ -92,7 +91,7 @@ async fn log_in(stream: Stream, listening: &Listening) -> Result<Option<Session>
     };
     match establish(&mut link, &startup, listening).await {
         Ok(established) => established.into_session(link, listening).await.map(Some),
-        Err(LoginError::Refused { fields, reason }) => {
+        Err(LoginError::Refused(Refusal { fields, reason, .. })) => {
             tracing::info!(reason, message = fields.message, "login refused");
             say(&mut link, &fields).await.map(|()| None)
         }
@@ -131,10 +130,8 @@ async fn cancel_upstream(listening: &Listening, key: &CancelKey) {
 struct Established {
     upstream: upstream::LoggedIn,
     client_key: CancelKey,
-    token: Option<AccessToken>,
-    role: Option<Arc<Role>>,
-    caller: Arc<Caller>,
-    tolerated: bool,
+    credential: Option<Arc<Credential>>,
+    login: Login,
 }
 
 async fn establish(link: &mut Link, startup: &Startup, listening: &Listening) -> Result<Established, LoginError> {
@@ -148,15 +145,15 @@ async fn establish(link: &mut Link, startup: &Startup, listening: &Listening) ->
     negotiate(link, startup).await?;
     let settings = listening.settings.borrow().clone();
     let started = Instant::now();
-    let token = match authenticate(link, startup, listening, &settings).await {
-        Ok(token) => token,
-        Err(LoginError::Refused { fields, reason }) => {
-            let caller = caller(listening, None, None, startup.get("database").unwrap_or_default());
-            return Err(refused(reason, record_login(listening, &caller, &settings, reason, Some(fields), started)));
+    let credential = match authenticate(link, startup, listening, &settings).await {
+        Ok(credential) => credential,
+        Err(LoginError::Refused(refusal)) => {
+            let caller = listening.logins.caller(None, None, startup.get("database").unwrap_or_default());
+            return Err(listening.logins.refused(&caller, &settings, refusal, started).into());
         }
         Err(error) => return Err(error),
     };
-    enter(startup, listening, token, &settings, started).await
+    enter(startup, listening, credential, &settings, started).await
 }
 
 async fn negotiate(link: &mut Link, startup: &Startup) -> Result<(), LoginError> {
@@ -172,141 +169,27 @@ async fn negotiate(link: &mut Link, startup: &Startup) -> Result<(), LoginError>
 async fn enter(
     startup: &Startup,
     listening: &Listening,
-    token: Option<AccessToken>,
+    credential: Option<Arc<Credential>>,
     settings: &Settings,
     started: Instant,
 ) -> Result<Established, LoginError> {
-    let wanted = startup.get("user").unwrap_or_default();
-    let (role, failure) = match token.as_ref().map(|token| choose_role(token, wanted)) {
-        Some(Ok(role)) => (Some(role), None),
-        Some(Err(failure)) => (None, Some(failure)),
-        None => (None, None),
-    };
-    let user = match &role {
-        Some(role) => database_login(listening, role),
-        None => unverified_login(listening),
-    };
-    let database = database(startup, role.as_deref(), user.as_deref().unwrap_or_default());
-    let caller = caller(listening, token.as_ref(), role.as_deref(), &database);
-    let failure = failure.or_else(|| role.as_deref().and_then(|role| wrong_database(role, &database)));
-    let tolerated = role.is_none() || failure.is_some();
-    conclude_login(listening, &caller, settings, role.is_some(), failure, started)?;
-    let user = user?;
-    let subject = token.as_ref().map(AccessToken::subject);
+    let wanted = Wanted { role: startup.get("user").unwrap_or_default(), database: startup.get("database") };
+    let login = listening.logins.choose(credential.as_deref(), &wanted, settings, started)?;
+    listening.logins.entered(&login, settings, started);
+    let subject = credential.as_ref().map(|credential| credential.token.subject());
     let identity = upstream::Identity {
-        role: role.as_deref(),
+        role: login.role.as_deref(),
         subject: subject.map(ToString::to_string).unwrap_or_default(),
         short_name: subject.map(|s| format!("{}/{}", s.namespace, s.service_account)).unwrap_or_default(),
-        user: &user,
-        database: &database,
+        user: &login.user,
+        database: &login.database,
     };
     let packet = upstream::startup_packet(startup, &identity)?;
     let stream = upstream::connect(&listening.upstream).await?;
     let upstream = upstream::log_in(stream, &packet).await?;
     let client_key = cancel::new_key(upstream.key.pid, startup.negotiated_minor())
         .ok_or_else(|| refused("upstream", ErrorFields::fatal("58000", "sidegate: no randomness for a cancel key")))?;
-    Ok(Established { upstream, client_key, token, role, caller, tolerated })
-}
-
-/// Records the decision on a login. A failure stands only where verification enforces.
-fn conclude_login(
-    listening: &Listening,
-    caller: &Arc<Caller>,
-    settings: &Settings,
-    verified: bool,
-    failure: Option<LoginError>,
-    started: Instant,
-) -> Result<(), LoginError> {
-    match failure {
-        None => {
-            let reason = if verified { "allowed" } else { "unverified" };
-            record_login(listening, caller, settings, reason, None, started);
-            Ok(())
-        }
-        Some(LoginError::Refused { fields, reason }) => {
-            let fields = record_login(listening, caller, settings, reason, Some(fields), started);
-            if settings.verify == Verify::Enforce { Err(refused(reason, fields)) } else { Ok(()) }
-        }
-        Some(error) => Err(error),
-    }
-}
-
-/// The database login of a role: its own, or the one configured here for a built-in role.
-fn database_login(listening: &Listening, role: &Role) -> Result<String, LoginError> {
-    let configured = || listening.postgres.users.get(role.name()).map(String::as_str);
-    role.user().or_else(configured).map(ToOwned::to_owned).ok_or_else(|| {
-        let name = role.name();
-        let fields = ErrorFields::fatal("28000", format!("sidegate: no database login is configured for role {name}"))
-            .hint(format!("Set postgres.users.{name} in the configuration of the database's sidecar."));
-        refused("no_database_login", fields)
-    })
-}
-
-fn unverified_login(listening: &Listening) -> Result<String, LoginError> {
-    listening.postgres.unverified_user.clone().ok_or_else(|| {
-        let fields = ErrorFields::fatal("28000", "sidegate: no valid token, and no login for sessions without one")
-            .detail("Verification is not enforced here, but the sidecar has no postgres.unverified_user.")
-            .hint("Show a token, or set postgres.unverified_user in the sidecar's configuration.");
-        refused("no_unverified_user", fields)
-    })
-}
-
-/// The database asked for; else the role's only one; else, as PostgreSQL has it, the login's name.
-fn database(startup: &Startup, role: Option<&Role>, user: &str) -> String {
-    match (startup.get("database").filter(|name| !name.is_empty()), role.map(Role::databases)) {
-        (Some(name), _) => name.to_owned(),
-        (None, Some([only])) => only.clone(),
-        _ => user.to_owned(),
-    }
-}
-
-fn wrong_database(role: &Role, database: &str) -> Option<LoginError> {
-    let allowed = role.databases();
-    if allowed.is_empty() || allowed.iter().any(|name| name == database) {
-        return None;
-    }
-    let name = printable(database);
-    let fields =
-        ErrorFields::fatal("42501", format!("sidegate: {} may not connect to database \"{name}\"", role.name()))
-            .hint(format!("The role is for {}.", allowed.join(", ")));
-    Some(refused("database", fields))
-}
-
-fn caller(listening: &Listening, token: Option<&AccessToken>, role: Option<&Role>, database: &str) -> Arc<Caller> {
-    Arc::new(Caller {
-        subject: token.map(|token| token.subject().to_string()),
-        act: token.and_then(AccessToken::actor).map(ToOwned::to_owned),
-        service: listening.service.to_string().into(),
-        role: role.map(|role| role.name().to_owned()),
-        database: printable(database),
-    })
-}
-
-/// Records the decision on a login; a refusal's detail gets the decision's id.
-fn record_login(
-    listening: &Listening,
-    caller: &Arc<Caller>,
-    settings: &Settings,
-    reason: &'static str,
-    refusal: Option<ErrorFields>,
-    started: Instant,
-) -> ErrorFields {
-    let id = new_decision_id();
-    let decision = Decision {
-        id: &id,
-        allowed: refusal.is_none(),
-        mode: settings.verify,
-        action: "connect",
-        reason,
-        rule: None,
-        facts: None,
-        fingerprint: None,
-        started,
-    };
-    listening.audit.record(caller, &decision);
-    let fields = refusal.unwrap_or_else(|| ErrorFields::fatal("28000", ""));
-    let detail = fields.detail.clone().map(|detail| detail + " ").unwrap_or_default();
-    fields.detail(format!("{detail}Decision {id}."))
+    Ok(Established { upstream, client_key, credential, login })
 }
 
 impl Established {
@@ -320,8 +203,8 @@ impl Established {
         link.send(&out).await?;
         let target = (listening.upstream.clone(), self.upstream.key);
         let gate = Gate {
-            role: self.role,
-            caller: self.caller,
+            role: self.login.role,
+            caller: self.login.caller,
             settings: listening.settings.clone(),
             analyses: listening.analyses.clone(),
             audit: listening.audit.clone(),
@@ -331,9 +214,9 @@ impl Established {
         Ok(Session {
             pump: Pump::new(link, self.upstream.link),
             watched: Watched::new(gate),
-            expires_at: self.token.as_ref().map(end_of_life),
-            token: self.token,
-            tolerated: self.tolerated,
+            expires_at: self.credential.as_ref().map(|credential| end_of_life(&credential.token)),
+            credential: self.credential,
+            tolerated: self.login.tolerated,
             _cancel: listening.cancels.0.register(self.client_key, target),
         })
     }
@@ -404,7 +287,8 @@ fn still_allowed(session: &Session, settings: &Settings) -> Option<ErrorFields> 
         return None;
     }
     let ended = |message: &str, hint: &str| Some(ErrorFields::fatal("57P01", message).hint(hint));
-    let Some(token) = session.token.as_ref().filter(|_| !session.tolerated && !session.watched.gate.is_tainted())
+    let Some(Credential { token, .. }) =
+        session.credential.as_deref().filter(|_| !session.tolerated && !session.watched.gate.is_tainted())
     else {
         return ended("sidegate: verification is enforced now, and would have refused this session", "Show a token.");
     };

@@ -58,7 +58,7 @@ impl Inspect for Watched {
                 Ruling::Deny(denied) => {
                     let total = message.total();
                     let mut instead = Vec::new();
-                    self.session.denied(&message, denied, &mut instead);
+                    self.session.denied(&message, denied.denied, &mut instead);
                     lane.replace(total, &instead);
                 }
                 Ruling::Analyze(text) => return Err(Stop::Analyze(text)),

@@ -2,15 +2,15 @@
 //! `authenticate`, `upstream`, and then `forward`, where `inspect` puts every
 //! statement to `authorize`; `cancel` stands aside.
 
-mod authenticate;
-mod authorize;
-mod cancel;
+pub(crate) mod authenticate;
+pub(crate) mod authorize;
+pub(crate) mod cancel;
 mod forward;
 mod handshake;
 pub(crate) mod inbound;
 mod inspect;
-mod link;
+mod messages;
 pub(crate) mod outbound;
-mod upstream;
+pub(crate) mod upstream;
 
 pub(crate) use handshake::ALPN;

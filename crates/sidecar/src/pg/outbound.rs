@@ -7,12 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use runtime::drain::DrainWatch;
-use runtime::listen::{Address, Stream};
+use runtime::listen::Stream;
 use runtime::secret::Secret;
 use runtime::settings::Settings;
-use rustls::pki_types::ServerName;
 use tokio::sync::watch;
-use tokio_rustls::TlsConnector;
 use wire::startup::{CancelKey, SIDEGATE_OPTION, Startup};
 use wire::{ErrorFields, backend, frontend, sasl};
 
@@ -20,21 +18,19 @@ use super::authenticate::{LoginError, offers_oauthbearer, refused};
 use super::cancel::{self, Cancels};
 use super::forward::{Pump, Stop, Untouched};
 use super::handshake::{self, Opened};
-use super::link::{Link, LinkError};
+use super::messages::LinkError;
 use super::upstream::GREETING_LIMIT;
+use crate::link::{Dialer, Link};
+use crate::login::Refusal;
 use crate::tokens::{TokenError, TokenSource};
 
 /// Time from the first byte to the first statement: longer than the other side's, so that its answer arrives.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Time for the other side to take a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// What every connection of a listener shares.
 pub(crate) struct Signing {
     pub(crate) target: String,
-    pub(crate) connect: Address,
-    pub(crate) tls: Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>,
+    pub(crate) dialer: Dialer,
     pub(crate) tokens: TokenSource,
     pub(crate) settings: watch::Receiver<Arc<Settings>>,
     pub(crate) cancels: OutboundCancels,
@@ -89,9 +85,9 @@ async fn log_in(stream: Stream, signing: &Signing) -> Result<Option<Coupled>, Li
         }
         Err(error) => {
             let fields = match error {
-                LoginError::Refused { fields, reason } => {
+                LoginError::Refused(Refusal { fields, reason, .. }) => {
                     tracing::info!(reason, message = fields.message, detail = fields.detail, "no session");
-                    fields
+                    *fields
                 }
                 LoginError::Upstream(body) => {
                     let mut out = Vec::new();
@@ -169,20 +165,7 @@ fn broke_off(signing: &Signing, error: &dyn std::fmt::Display) -> LoginError {
 }
 
 async fn dial(signing: &Signing) -> Result<Link, LoginError> {
-    let dialling = async {
-        let stream = Stream::connect(&signing.connect).await?;
-        match &signing.tls {
-            None => Ok(Link::Plain(stream)),
-            Some((config, name)) => {
-                let tls = TlsConnector::from(config.clone()).connect(name.clone(), stream).await?;
-                Ok::<_, std::io::Error>(Link::Tls(Box::new(tls.into())))
-            }
-        }
-    };
-    match tokio::time::timeout(CONNECT_TIMEOUT, dialling).await {
-        Ok(result) => result.map_err(|error| broke_off(signing, &error)),
-        Err(_) => Err(broke_off(signing, &format!("no answer in {} s", CONNECT_TIMEOUT.as_secs()))),
-    }
+    signing.dialer.dial().await.map_err(|error| broke_off(signing, &error))
 }
 
 /// The client's packet as the other side gets it: without protocol options, which were settled here, and with ours.

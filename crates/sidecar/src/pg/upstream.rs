@@ -10,8 +10,10 @@ use runtime::listen::{Address, Stream};
 use wire::startup::{CancelKey, Startup};
 use wire::{ErrorFields, backend, session::ServerAction, session::Session};
 
-use super::authenticate::{LoginError, printable, refused};
-use super::link::{Link, LinkError};
+use super::authenticate::{LoginError, refused};
+use super::messages::LinkError;
+use crate::link::Link;
+use crate::login::printable;
 
 /// Time for PostgreSQL to take a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -52,30 +54,30 @@ pub(super) const GREETING_LIMIT: usize = 256 << 10;
 const APPLICATION_NAME_LIMIT: usize = 63;
 
 /// Whom and what a session is for.
-pub(super) struct Identity<'a> {
+pub(crate) struct Identity<'a> {
     /// `None`: a session without a valid token, where verification does not enforce.
-    pub(super) role: Option<&'a Role>,
+    pub(crate) role: Option<&'a Role>,
     /// The token's subject; empty without one.
-    pub(super) subject: String,
+    pub(crate) subject: String,
     /// `namespace/name` of the subject, for people.
-    pub(super) short_name: String,
-    pub(super) user: &'a str,
-    pub(super) database: &'a str,
+    pub(crate) short_name: String,
+    pub(crate) user: &'a str,
+    pub(crate) database: &'a str,
 }
 
 /// A session of PostgreSQL's, ready for its first statement.
-pub(super) struct LoggedIn {
-    pub(super) link: Link,
+pub(crate) struct LoggedIn {
+    pub(crate) link: Link,
     /// What PostgreSQL sent behind its `AuthenticationOk`, but for the cancel key: parameter reports, notices.
-    pub(super) greeting: Vec<u8>,
-    pub(super) key: CancelKey,
+    pub(crate) greeting: Vec<u8>,
+    pub(crate) key: CancelKey,
 }
 
 /// The start-up packet for PostgreSQL.
 ///
 /// # Errors
 /// The client asked for something that its role may not set.
-pub(super) fn startup_packet(client: &Startup, identity: &Identity<'_>) -> Result<Startup, LoginError> {
+pub(crate) fn startup_packet(client: &Startup, identity: &Identity<'_>) -> Result<Startup, LoginError> {
     let mut parameters = vec![
         ("user".to_owned(), identity.user.to_owned()),
         ("database".to_owned(), identity.database.to_owned()),
@@ -158,7 +160,7 @@ fn application_name(own: Option<&str>, caller: &str) -> String {
 }
 
 /// Connects to PostgreSQL. Cancel safe: the connection is dropped.
-pub(super) async fn connect(address: &Address) -> Result<Stream, LoginError> {
+pub(crate) async fn connect(address: &Address) -> Result<Stream, LoginError> {
     let failed = |why: String| {
         let fields = ErrorFields::fatal("08006", "sidegate: cannot reach PostgreSQL").detail(why);
         refused("upstream", fields.hint("PostgreSQL may be starting or stopped; its own log says."))
@@ -174,7 +176,7 @@ pub(super) async fn connect(address: &Address) -> Result<Stream, LoginError> {
 ///
 /// # Errors
 /// PostgreSQL refused, in its own words; or it wants what a sidecar has not, or broke off.
-pub(super) async fn log_in(stream: Stream, startup: &Startup) -> Result<LoggedIn, LoginError> {
+pub(crate) async fn log_in(stream: Stream, startup: &Startup) -> Result<LoggedIn, LoginError> {
     let mut link = Link::Plain(stream);
     let mut out = Vec::new();
     startup.write(&mut out);

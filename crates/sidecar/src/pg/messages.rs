@@ -1,18 +1,16 @@
-//! One end of a connection, with or without TLS, and whole messages over it while a login goes on.
+//! Whole messages over a link while a login goes on.
 //!
 //! Reads during a login take exactly the bytes of one message, so that nothing is left in a buffer when TLS begins or
 //! the session is handed on (the class of CVE-2021-23214).
 
 use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
-use runtime::listen::Stream;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio_rustls::TlsStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use wire::WireError;
 use wire::frame::{AUTH_MESSAGE_LIMIT, HEADER_LEN, Header};
 use wire::startup::{self, Initial, STARTUP_LIMIT};
+
+use crate::link::Link;
 
 /// What can end a connection while its messages are read.
 #[derive(Debug, thiserror::Error)]
@@ -23,17 +21,7 @@ pub(crate) enum LinkError {
     Wire(#[from] WireError),
 }
 
-/// One end of a connection.
-pub(crate) enum Link {
-    Plain(Stream),
-    Tls(Box<TlsStream<Stream>>),
-}
-
 impl Link {
-    pub(crate) fn is_encrypted(&self) -> bool {
-        matches!(self, Link::Tls(_))
-    }
-
     /// Reads one packet from before a session. Not cancel safe.
     pub(crate) async fn read_initial(&mut self) -> Result<Initial, LinkError> {
         let mut bytes = vec![0; 4];
@@ -66,37 +54,5 @@ impl Link {
     pub(crate) async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.write_all(bytes).await?;
         self.flush().await
-    }
-}
-
-impl AsyncRead for Link {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Link::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Link::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Link {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Link::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-            Link::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Link::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Link::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Link::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Link::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
-        }
     }
 }

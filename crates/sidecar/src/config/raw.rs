@@ -1,0 +1,107 @@
+//! The configuration as it is written.
+//!
+//! Deliberately absent: any opinion beyond its shape.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::{Authentication, ClientTls, ServerTls};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Config {
+    pub(super) service: String,
+    pub(super) issuer: Issuer,
+    pub(super) settings: Option<Settings>,
+    pub(super) admin: Option<Admin>,
+    #[serde(default)]
+    pub(super) postgres: Postgres,
+    #[serde(default)]
+    pub(super) inbound: Vec<Inbound>,
+    #[serde(default)]
+    pub(super) outbound: Vec<Outbound>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Issuer {
+    pub(super) url: String,
+    pub(super) subject_token_file: Option<PathBuf>,
+    pub(super) ca_file: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Settings {
+    pub(super) directory: PathBuf,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Admin {
+    pub(super) listen: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Postgres {
+    #[serde(default)]
+    pub(super) users: BTreeMap<String, String>,
+    pub(super) unverified_user: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Protocol {
+    Postgres,
+    Query,
+    Http,
+}
+
+/// All protocols' fields: which of them go together is `check`'s, which can then name the field that does not fit.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Inbound {
+    pub(super) protocol: Protocol,
+    pub(super) listen: String,
+    pub(super) tls: Option<ServerTls>,
+    pub(super) upstream: String,
+    pub(super) authentication: Option<Authentication>,
+    pub(super) database: Option<String>,
+    pub(super) pool: Option<Pool>,
+    pub(super) statement_timeout: Option<u64>,
+    pub(super) result_limit: Option<u64>,
+    pub(super) http2: Option<bool>,
+    pub(super) response_timeout: Option<u64>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Pool {
+    pub(super) size: Option<u64>,
+    pub(super) queue: Option<u64>,
+    pub(super) wait: Option<u64>,
+    pub(super) idle: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Outbound {
+    pub(super) protocol: Protocol,
+    pub(super) listen: String,
+    pub(super) target: Option<String>,
+    pub(super) connect: Option<String>,
+    pub(super) tls: Option<ClientTls>,
+    pub(super) targets: Option<Vec<Target>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Target {
+    pub(super) target: String,
+    pub(super) name: Option<String>,
+    pub(super) connect: String,
+    pub(super) tls: Option<ClientTls>,
+}

@@ -1,0 +1,314 @@
+//! A listener that verifies, before any HTTP service: each request is decided by method and path, and passed on with the
+//! caller's identity.
+//!
+//! What is decided on is what is sent: the path in its normal form. Deliberately absent: a look into bodies, which
+//! stream through, and rules by host, query or header.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use hyper::body::Incoming;
+use identity::access::AccessToken;
+use policy::http::{HttpVerdict, Path, PathError, Permit};
+use runtime::drain::DrainWatch;
+use runtime::listen::Stream;
+use runtime::settings::{Settings, Verify};
+use tokio::sync::watch;
+
+use super::authenticate::{Unauthenticated, authenticate, insufficient_scope};
+use super::problem::{Kind, Problem};
+use super::upstream::{Upstream, passed_on};
+use super::{Body, Peer, headers, tunnel};
+use crate::audit::{Audit, Caller, Decision, Objects, new_decision_id};
+use crate::verify::{Credential, Verifier};
+
+/// What every request of a listener shares.
+pub(crate) struct Guarding {
+    /// The service, as records and challenges name it.
+    pub(crate) service: Arc<str>,
+    pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
+    pub(crate) verifier: Verifier,
+    pub(crate) upstream: Upstream,
+    pub(crate) response_timeout: Duration,
+    pub(crate) settings: watch::Receiver<Arc<Settings>>,
+    pub(crate) audit: Audit,
+    pub(crate) drain: DrainWatch,
+}
+
+/// Serves one connection to its end.
+pub(crate) async fn serve(stream: Stream, guarding: Arc<Guarding>) {
+    let (tls, drain) = (guarding.tls.clone(), guarding.drain.clone());
+    super::serve(stream, tls, drain, Peer::Remote, move |request| answer(request, guarding.clone())).await;
+}
+
+async fn answer(request: Request<Incoming>, guarding: Arc<Guarding>) -> Response<Body> {
+    let started = Instant::now();
+    let answer = guarding.decide_and_forward(request, started).await.unwrap_or_else(Problem::response);
+    guarding.audit.metrics.requested("http", started.elapsed());
+    answer
+}
+
+/// A request that may pass.
+struct Passage {
+    /// The path to send, which is the one that was decided on.
+    path: String,
+    decision: String,
+    allowed: Option<Allowed>,
+}
+
+/// Whom a role allowed a request.
+struct Allowed {
+    credential: Arc<Credential>,
+    role: String,
+}
+
+impl Allowed {
+    /// The permit is the policy's own proof.
+    fn new(credential: Arc<Credential>, permit: &Permit<'_>) -> Allowed {
+        Allowed { credential, role: permit.role().to_owned() }
+    }
+}
+
+impl Guarding {
+    async fn decide_and_forward(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        started: Instant,
+    ) -> Result<Response<Body>, Problem> {
+        one_host(&request)?;
+        let settings = self.settings.borrow().clone();
+        let shown = authenticate(request.headers(), &self.verifier, &settings).await;
+        let passage = self.decide(request.method(), request.uri(), shown, &settings, started)?;
+        self.forward(request, passage).await
+    }
+
+    /// Decides, and records it.
+    ///
+    /// # Errors
+    /// What the client is told, where verification enforces.
+    fn decide(
+        &self,
+        method: &Method,
+        uri: &Uri,
+        shown: Result<Arc<Credential>, Unauthenticated>,
+        settings: &Settings,
+        started: Instant,
+    ) -> Result<Passage, Problem> {
+        let path = Path::normalize(uri.path());
+        let id = new_decision_id();
+        let ruling = rule(method, &path, shown, &self.service);
+        let said = path.as_ref().map_or("", Path::as_str);
+        let objects = path.as_ref().map_or(Objects::None, |path| Objects::Path(path.as_str()));
+        let (allowed, reason, wanted) = match &ruling {
+            Ok(_) => (true, "allowed", None),
+            Err(denied) => (false, denied.reason, denied.rule.clone()),
+        };
+        let credential = match &ruling {
+            Ok(allowed) => Some(&allowed.credential),
+            Err(denied) => denied.credential.as_ref(),
+        };
+        let decision = Decision {
+            id: &id,
+            allowed,
+            mode: settings.verify,
+            action: policy::http::method_label(method.as_str()),
+            reason,
+            rule: wanted,
+            objects,
+            fingerprint: None,
+            started,
+        };
+        let role = ruling.as_ref().ok().map(|allowed| allowed.role.as_str());
+        self.audit.record(&self.caller(credential.map(|credential| &credential.token), role), &decision);
+        match ruling {
+            Ok(allowed) => Ok(Passage { path: said.to_owned(), decision: id, allowed: Some(allowed) }),
+            Err(denied) if settings.verify == Verify::Enforce => Err(denied.problem.decision(id)),
+            // Nobody fails who would have got in without us, so even a path that makes no sense goes as it came.
+            Err(_) => Ok(Passage { path: uri.path().to_owned(), decision: id, allowed: None }),
+        }
+    }
+
+    fn caller(&self, token: Option<&AccessToken>, role: Option<&str>) -> Arc<Caller> {
+        Arc::new(Caller {
+            subject: token.map(|token| token.subject().to_string()),
+            act: token.and_then(AccessToken::actor).map(ToOwned::to_owned),
+            service: self.service.clone(),
+            role: role.map(ToOwned::to_owned),
+            database: None,
+        })
+    }
+
+    async fn forward(
+        self: &Arc<Self>,
+        mut request: Request<Incoming>,
+        passage: Passage,
+    ) -> Result<Response<Body>, Problem> {
+        let target = target(&passage.path, request.uri())?;
+        let websocket = headers::asks_for_websocket(request.method(), request.headers());
+        let client = websocket.then(|| hyper::upgrade::on(&mut request));
+        let method = request.method().clone();
+        name_host(&mut request);
+        headers::for_next_hop(request.headers_mut());
+        introduce(request.headers_mut(), &passage);
+        if websocket {
+            headers::set_websocket(request.headers_mut());
+        }
+        let sent = tokio::time::timeout(self.response_timeout, self.upstream.send(request, target));
+        let mut response = sent.await.map_err(|_| {
+            let why = format!("no answer in {} s", self.response_timeout.as_secs());
+            Problem::new(Kind::Timeout, "sidegate: the service behind did not answer in time").detail(why)
+        })??;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(passed_on(response));
+        }
+        let Some(client) = client.filter(|_| headers::is_websocket(response.headers())) else {
+            return Err(Problem::new(Kind::Upstream, "sidegate: the service behind switched to what nobody asked for"));
+        };
+        let server = hyper::upgrade::on(&mut response);
+        let over = self.clone().until_over(passage, method);
+        tokio::spawn(tunnel::carry(client, server, over, self.drain.guard()));
+        let mut response = passed_on(response);
+        headers::set_websocket(response.headers_mut());
+        Ok(response)
+    }
+
+    /// Ends when a caller may not go on with what a request of its began; says why.
+    async fn until_over(self: Arc<Self>, passage: Passage, method: Method) -> &'static str {
+        let mut settings = self.settings.clone();
+        let draining = self.drain.draining();
+        tokio::pin!(draining);
+        loop {
+            let now = settings.borrow_and_update().clone();
+            if let Some(reason) = ended(&passage, &method, &now) {
+                return reason;
+            }
+            let left = passage.allowed.as_ref().map_or(Duration::MAX, |allowed| life_left(&allowed.credential.token));
+            tokio::select! {
+                () = &mut draining => return "the sidecar is shutting down",
+                changed = settings.changed() => if changed.is_err() {
+                    return "the settings are not known any more";
+                },
+                () = tokio::time::sleep(left) => {}
+            }
+        }
+    }
+}
+
+/// Why a long request may not go on under these settings; `None` if it may.
+fn ended(passage: &Passage, _method: &Method, settings: &Settings) -> Option<&'static str> {
+    if settings.verify != Verify::Enforce {
+        return None;
+    }
+    let Some(allowed) = &passage.allowed else {
+        return Some("verification is enforced now, and would have refused it");
+    };
+    let token = &allowed.credential.token;
+    let now = identity::UnixTime(runtime::clock::now());
+    if token.still_valid(settings.tokens_not_before.map(identity::UnixTime), now).is_err() {
+        return Some("the caller's token has expired or was revoked");
+    }
+    None
+}
+
+fn life_left(token: &AccessToken) -> Duration {
+    let end = token.expires_at().0.saturating_add(identity::LEEWAY_SECONDS);
+    Duration::from_secs(u64::try_from(end.saturating_sub(runtime::clock::now())).unwrap_or(0)).max(SHORTEST_LOOK)
+}
+
+/// Between two looks at a token's life, as the clock counts whole seconds.
+const SHORTEST_LOOK: Duration = Duration::from_secs(1);
+
+/// Why a request does not pass where verification enforces.
+struct Denied {
+    problem: Problem,
+    reason: &'static str,
+    rule: Option<String>,
+    credential: Option<Arc<Credential>>,
+}
+
+/// May it: the token, then the path, then the rules.
+fn rule(
+    method: &Method,
+    path: &Result<Path, PathError>,
+    shown: Result<Arc<Credential>, Unauthenticated>,
+    service: &str,
+) -> Result<Allowed, Denied> {
+    let credential = shown.map_err(|failure| Denied {
+        problem: failure.problem(service),
+        reason: failure.label(),
+        rule: None,
+        credential: None,
+    })?;
+    let denied = |problem, reason, rule| Denied { problem, reason, rule, credential: Some(credential.clone()) };
+    let roles = credential.http_roles().map_err(|error| {
+        let problem = Problem::new(Kind::Denied, "sidegate: the token's roles are not understood")
+            .detail(error.to_string())
+            .hint("The issuer is newer than this sidecar: update the sidecar.")
+            .challenge(insufficient_scope(service, "the token's roles are not understood"));
+        denied(problem, "role_not_understood", None)
+    })?;
+    let path = path.as_ref().map_err(|error| {
+        let problem = Problem::new(Kind::BadRequest, "sidegate: the request's path is not accepted")
+            .detail(error.to_string())
+            .hint("Two servers could read it as two paths, so nobody gets it.");
+        denied(problem, "path", None)
+    })?;
+    match policy::http::decide(roles, method.as_str(), path) {
+        HttpVerdict::Allow(permit) => Ok(Allowed::new(credential.clone(), &permit)),
+        HttpVerdict::Deny(denial) => {
+            let problem = Problem::new(Kind::Denied, denial.message())
+                .code("42501")
+                .detail(format!("The caller is {}.", credential.token.subject()))
+                .hint(denial.hint())
+                .challenge(insufficient_scope(service, denial.message()));
+            Err(denied(problem, denial.reason(), denial.rule()))
+        }
+    }
+}
+
+/// The path that was decided on, and the query as it came.
+fn target(path: &str, uri: &Uri) -> Result<PathAndQuery, Problem> {
+    let target = match uri.query() {
+        Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
+        None => PathAndQuery::try_from(path),
+    };
+    target.map_err(|error| {
+        Problem::new(Kind::BadRequest, "sidegate: the request's path is not accepted").detail(error.to_string())
+    })
+}
+
+/// A request of HTTP/1.1 names exactly one host (RFC 9112 §3.2): of two, two servers could pick different ones.
+fn one_host(request: &Request<Incoming>) -> Result<(), Problem> {
+    let named = request.headers().get_all(http::header::HOST).iter().count();
+    let needed = usize::from(request.version() == http::Version::HTTP_11);
+    match (needed..=1).contains(&named) {
+        true => Ok(()),
+        false => Err(Problem::new(Kind::BadRequest, "sidegate: a request names one host")
+            .detail(format!("There are {named} header fields `Host`."))),
+    }
+}
+
+/// Gives the service the name that the caller used for it. One in the request's target outranks `Host` (RFC 9112
+/// §3.2.2).
+fn name_host(request: &mut Request<Incoming>) {
+    let named = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    if let Some(host) = named {
+        request.headers_mut().insert(http::header::HOST, host);
+    }
+}
+
+/// Tells the service who calls.
+fn introduce(headers: &mut HeaderMap, passage: &Passage) {
+    let mut tell = |name, value: &str| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
+        }
+    };
+    tell(headers::DECISION, &passage.decision);
+    if let Some(Allowed { credential, role, .. }) = &passage.allowed {
+        tell(headers::SUBJECT, &credential.token.subject().to_string());
+        tell(headers::ROLE, role);
+    }
+}

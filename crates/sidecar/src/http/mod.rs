@@ -1,0 +1,30 @@
+//! HTTP. A request's way: `serve` reads it, then `inbound` (any service) or `query` (SQL) leads it through
+//! `authenticate` and a decision to `upstream`; `outbound` is the side that signs. What goes wrong is said by `problem`;
+//! `headers` keeps the header fields honest; `tunnel` carries websockets.
+
+mod authenticate;
+mod headers;
+pub(crate) mod inbound;
+pub(crate) mod outbound;
+mod problem;
+pub mod query;
+mod serve;
+mod tunnel;
+pub(crate) mod upstream;
+
+use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
+
+pub(crate) use serve::{ALPN, Peer, serve};
+
+/// Why a body breaks off.
+pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The body of an answer.
+pub(crate) type Body = UnsyncBoxBody<Bytes, BodyError>;
+
+/// A body that is all there.
+fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}

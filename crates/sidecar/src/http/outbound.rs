@@ -1,0 +1,167 @@
+//! A listener that signs: takes the application's requests without credentials, and sends them to the other side with
+//! the service's own token.
+//!
+//! Deliberately absent: any judgement of paths, which is the other side's, and credentials of the application's own:
+//! its `Authorization` ends here, so that it is never taken for the service's.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
+use hyper::body::Incoming;
+use runtime::drain::DrainWatch;
+use runtime::listen::Stream;
+use runtime::settings::Settings;
+use tokio::sync::watch;
+
+use super::problem::{Kind, Problem};
+use super::upstream::{Upstream, passed_on};
+use super::{Body, Peer, headers, tunnel};
+use crate::audit::Metrics;
+use crate::tokens::{TokenError, TokenSource};
+
+/// What every request of a listener shares.
+pub(crate) struct Signing {
+    pub(crate) leads: Leads,
+    pub(crate) settings: watch::Receiver<Arc<Settings>>,
+    pub(crate) metrics: Metrics,
+    pub(crate) drain: DrainWatch,
+}
+
+/// Where a listener leads.
+pub(crate) enum Leads {
+    /// To one service.
+    To(Box<Target>),
+    /// To the one that the first segment of the path names.
+    ByName(BTreeMap<String, Target>),
+}
+
+/// One service.
+pub(crate) struct Target {
+    /// Its name, for messages.
+    pub(crate) service: String,
+    pub(crate) tokens: TokenSource,
+    pub(crate) http2: Upstream,
+    /// For websockets, which are HTTP/1.1's.
+    pub(crate) http1: Upstream,
+}
+
+/// Serves one connection to its end.
+pub(crate) async fn serve(stream: Stream, signing: Arc<Signing>) {
+    let drain = signing.drain.clone();
+    super::serve(stream, None, drain, Peer::Local, move |request| answer(request, signing.clone())).await;
+}
+
+async fn answer(request: Request<Incoming>, signing: Arc<Signing>) -> Response<Body> {
+    let started = Instant::now();
+    let answer = signing.sign_and_forward(request).await.unwrap_or_else(Problem::response);
+    signing.metrics.requested("http", started.elapsed());
+    answer
+}
+
+impl Signing {
+    async fn sign_and_forward(&self, mut request: Request<Incoming>) -> Result<Response<Body>, Problem> {
+        refuse_browsers(request.headers())?;
+        let (target, path) = self.leads.find(request.uri())?;
+        let token = self.token(target).await?;
+        let websocket = headers::asks_for_websocket(request.method(), request.headers());
+        let client = websocket.then(|| hyper::upgrade::on(&mut request));
+        headers::for_next_hop(request.headers_mut());
+        // What the application calls the other side is this listener's address, which says nothing there.
+        request.headers_mut().remove(http::header::HOST);
+        if let Some(token) = token {
+            request.headers_mut().insert(http::header::AUTHORIZATION, token);
+        }
+        if websocket {
+            headers::set_websocket(request.headers_mut());
+        }
+        let upstream = if websocket { &target.http1 } else { &target.http2 };
+        let mut response = upstream.send(request, path).await?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(passed_on(response));
+        }
+        let Some(client) = client.filter(|_| headers::is_websocket(response.headers())) else {
+            return Err(Problem::new(Kind::Upstream, "sidegate: the other side switched to what nobody asked for"));
+        };
+        let server = hyper::upgrade::on(&mut response);
+        let draining = self.drain.draining();
+        let over = async {
+            draining.await;
+            "the sidecar is shutting down"
+        };
+        tokio::spawn(tunnel::carry(client, server, over, self.drain.guard()));
+        let mut response = passed_on(response);
+        headers::set_websocket(response.headers_mut());
+        Ok(response)
+    }
+
+    /// The value of `Authorization`; `None` where signing is switched off.
+    async fn token(&self, target: &Target) -> Result<Option<HeaderValue>, Problem> {
+        let settings = self.settings.borrow().clone();
+        if !settings.sign {
+            return Ok(None);
+        }
+        let token = target.tokens.token(settings.tokens_not_before).await.map_err(|error| no_token(&error))?;
+        let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose()))
+            .map_err(|_| Problem::new(Kind::Unavailable, "sidegate: the issuer's token cannot be sent"))?;
+        value.set_sensitive(true);
+        Ok(Some(value))
+    }
+}
+
+fn no_token(error: &TokenError) -> Problem {
+    let (kind, hint) = match error {
+        TokenError::Refused { .. } => (Kind::Denied, "Ask for an AccessGrant for this service."),
+        TokenError::Unavailable { .. } => (Kind::Unavailable, "The issuer must be within reach of this sidecar."),
+    };
+    Problem::new(kind, "sidegate: no token for this request").code("28000").detail(error.to_string()).hint(hint)
+}
+
+/// A page in a browser on this machine could otherwise speak as this service, as it can reach loopback. Programs do not
+/// send this header; browsers always do, and no page can make them leave it out (Fetch Metadata).
+fn refuse_browsers(headers: &HeaderMap) -> Result<(), Problem> {
+    match headers.get("sec-fetch-site") {
+        None => Ok(()),
+        Some(site) if site.as_bytes() == b"none" => Ok(()),
+        Some(_) => Err(Problem::new(Kind::Denied, "sidegate: a web page may not send requests through this sidecar")
+            .hint("Send it from the application itself.")),
+    }
+}
+
+impl Leads {
+    /// The target of a request, and the path and query for it.
+    fn find(&self, uri: &Uri) -> Result<(&Target, PathAndQuery), Problem> {
+        let targets = match self {
+            Leads::To(target) => return Ok((target, rest(uri.path(), uri.query())?)),
+            Leads::ByName(targets) => targets,
+        };
+        let path = uri.path().strip_prefix('/').unwrap_or_default();
+        let (name, behind) = match path.find('/') {
+            Some(at) => path.split_at(at),
+            None => (path, "/"),
+        };
+        let Some(target) = targets.get(name) else {
+            let names: Vec<_> = targets.values().map(|target| target.service.as_str()).collect();
+            return Err(Problem::new(Kind::NotFound, "sidegate: the path names no service")
+                .detail(format!("This listener leads to {}.", names.join(", ")))
+                .hint(format!(
+                    "Begin the path with one of {}.",
+                    targets.keys().map(|name| format!("/{name}/")).collect::<Vec<_>>().join(", ")
+                )));
+        };
+        Ok((target, rest(behind, uri.query())?))
+    }
+}
+
+fn rest(path: &str, query: Option<&str>) -> Result<PathAndQuery, Problem> {
+    let path = if path.is_empty() { "/" } else { path };
+    let target = match query {
+        Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
+        None => PathAndQuery::try_from(path),
+    };
+    target.map_err(|error| {
+        Problem::new(Kind::BadRequest, "sidegate: the path cannot be sent on").detail(error.to_string())
+    })
+}

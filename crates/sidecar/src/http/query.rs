@@ -1,0 +1,198 @@
+//! SQL over HTTP: `POST /query`, in the shapes of the Neon serverless driver.
+//!
+//! A request's way: `request` reads it, `login` chooses what it enters as, `pg::authorize` decides each statement, `pool`
+//! finds a session of PostgreSQL's, `run` plays the statements there and streams what `answer` makes of the results.
+//! Deliberately absent: a decision of its own. All statements of a request are decided before the first is sent.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::header::{ALLOW, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, Uri};
+use hyper::body::Incoming;
+use runtime::drain::DrainWatch;
+use runtime::listen::Stream;
+use runtime::settings::{Settings, Verify};
+use tokio::sync::watch;
+
+use super::authenticate::{Unauthenticated, authenticate, insufficient_scope};
+use super::problem::{Kind, Problem};
+use super::{Body, Peer, full};
+use crate::analysis::Analyses;
+use crate::audit::Audit;
+use crate::config;
+use crate::login::{Login, Logins, Refusal, Wanted};
+use crate::pg::authorize::{Denied, Gate, Ruling};
+use crate::verify::{Credential, Verifier};
+use request::{Asked, Statement};
+use run::Decided;
+
+mod answer;
+mod error;
+mod openapi;
+mod pool;
+mod request;
+mod run;
+mod session;
+
+pub use openapi::document as openapi;
+pub(crate) use pool::Pools;
+
+/// Time for a request's body to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What every request of a listener shares.
+pub(crate) struct Querying {
+    pub(crate) verifier: Verifier,
+    pub(crate) logins: Logins,
+    pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
+    pub(crate) pools: Pools,
+    pub(crate) limits: config::Query,
+    pub(crate) settings: watch::Receiver<Arc<Settings>>,
+    pub(crate) analyses: Analyses,
+    pub(crate) audit: Audit,
+    pub(crate) drain: DrainWatch,
+}
+
+/// Serves one connection to its end.
+pub(crate) async fn serve(stream: Stream, querying: Arc<Querying>) {
+    let (tls, drain) = (querying.tls.clone(), querying.drain.clone());
+    super::serve(stream, tls, drain, Peer::Remote, move |request| answer(request, querying.clone())).await;
+}
+
+async fn answer(request: Request<Incoming>, querying: Arc<Querying>) -> Response<Body> {
+    let started = Instant::now();
+    let answer = match (request.uri().path(), request.method()) {
+        ("/query", &Method::POST) => querying.query(request, started).await.unwrap_or_else(Problem::response),
+        ("/openapi.json", &Method::GET | &Method::HEAD) => openapi_document(),
+        ("/query", _) => not_allowed("POST"),
+        ("/openapi.json", _) => not_allowed("GET, HEAD"),
+        _ => Problem::new(Kind::NotFound, "sidegate: there is only /query and /openapi.json here").response(),
+    };
+    querying.audit.metrics.requested("query", started.elapsed());
+    answer
+}
+
+fn openapi_document() -> Response<Body> {
+    let mut response = Response::new(full(serde_json::to_vec(&openapi()).unwrap_or_default()));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn not_allowed(methods: &'static str) -> Response<Body> {
+    let problem = Problem::new(Kind::MethodNotAllowed, format!("sidegate: this takes {methods} only"));
+    let mut response = problem.response();
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
+    response
+}
+
+impl Querying {
+    async fn query(&self, request: Request<Incoming>, started: Instant) -> Result<Response<Body>, Problem> {
+        let settings = self.settings.borrow().clone();
+        let credential = self.credential(&request, &settings, started).await?;
+        let (head, body) = request.into_parts();
+        let (asked, statements) = read(&head.headers, &head.uri, body).await?;
+        let login = self.log_in(credential.as_deref(), &asked, &settings, started)?;
+        let decided = self.decide(&login, statements, asked.is_batch()).await?;
+        let pooled = self.pools.get(&login, credential.as_deref().map(|credential| &credential.token)).await?;
+        run::start(pooled, decided, asked, &self.limits, self.drain.guard()).await
+    }
+
+    /// Who asks. `Ok(None)`: nobody that is known, and nothing is enforced.
+    async fn credential(
+        &self,
+        request: &Request<Incoming>,
+        settings: &Settings,
+        started: Instant,
+    ) -> Result<Option<Arc<Credential>>, Problem> {
+        match authenticate(request.headers(), &self.verifier, settings).await {
+            Ok(credential) => Ok(Some(credential)),
+            Err(_) if settings.verify != Verify::Enforce => Ok(None),
+            Err(failure) => Err(self.unauthenticated(&failure, settings, started)),
+        }
+    }
+
+    fn unauthenticated(&self, failure: &Unauthenticated, settings: &Settings, started: Instant) -> Problem {
+        let caller = self.logins.caller(None, None, "");
+        let id = self.logins.record(&caller, settings, (false, failure.label()), started);
+        failure.problem(&self.realm()).decision(id)
+    }
+
+    fn realm(&self) -> String {
+        self.logins.service.to_string()
+    }
+
+    fn log_in(
+        &self,
+        credential: Option<&Credential>,
+        asked: &Asked,
+        settings: &Settings,
+        started: Instant,
+    ) -> Result<Login, Problem> {
+        let wanted = Wanted { role: asked.role.as_deref().unwrap_or_default(), database: asked.database.as_deref() };
+        self.logins.choose(credential, &wanted, settings, started).map_err(|Refusal { fields, decision, .. }| {
+            let challenge = insufficient_scope(&self.realm(), &fields.message);
+            let problem = Problem::of_fields(Kind::Denied, *fields).challenge(challenge);
+            decision.into_iter().fold(problem, Problem::decision)
+        })
+    }
+
+    /// Puts every statement to the policy; one that is denied denies all.
+    async fn decide(&self, login: &Login, statements: Vec<Statement>, is_batch: bool) -> Result<Vec<Decided>, Problem> {
+        let mut gate = Gate {
+            role: login.role.clone(),
+            caller: login.caller.clone(),
+            settings: self.settings.clone(),
+            analyses: self.analyses.clone(),
+            audit: self.audit.clone(),
+            prepared: None,
+            lax: None,
+        };
+        let mut decided = Vec::with_capacity(statements.len());
+        for statement in statements {
+            let passage = loop {
+                match gate.text(statement.text.as_bytes()) {
+                    Ruling::Pass(passage) => break passage,
+                    Ruling::Deny(denied) => return Err(self.denied(denied)),
+                    Ruling::Analyze(text) => gate.prepared = Some(self.analyses.make(text).await.ok_or_else(lost)?),
+                }
+            };
+            if is_batch && passage.controls_transaction() {
+                return Err(Problem::new(Kind::BadRequest, "sidegate: the batch is one transaction already")
+                    .code("25001")
+                    .hint("Leave out BEGIN, COMMIT and ROLLBACK; savepoints are fine."));
+            }
+            decided.push(Decided { statement, passage });
+        }
+        Ok(decided)
+    }
+
+    fn denied(&self, denied: Denied) -> Problem {
+        let wire::session::Denied { id, fields } = denied.denied;
+        let problem = match denied.reason {
+            // A text that does not parse is nobody's to run: it is the text that is wrong, not the caller.
+            "syntax" => {
+                let why = fields.hint.unwrap_or_default();
+                Problem::new(Kind::Sql, format!("sidegate: {why}")).code("42601")
+            }
+            "too_long" => Problem::of_fields(Kind::TooLarge, fields),
+            _ => {
+                let challenge = insufficient_scope(&self.realm(), &fields.message);
+                Problem::of_fields(Kind::Denied, fields).challenge(challenge)
+            }
+        };
+        problem.decision(id)
+    }
+}
+
+fn lost() -> Problem {
+    Problem::new(Kind::Unavailable, "sidegate: a statement could not be analysed").code("58000")
+}
+
+async fn read(headers: &http::HeaderMap, uri: &Uri, body: Incoming) -> Result<(Asked, Vec<Statement>), Problem> {
+    let reading = request::read(headers, uri, body);
+    tokio::time::timeout(BODY_TIMEOUT, reading).await.unwrap_or_else(|_| {
+        let why = format!("It was not all there after {} s.", BODY_TIMEOUT.as_secs());
+        Err(Problem::new(Kind::Slow, "sidegate: the request took too long to arrive").detail(why))
+    })
+}

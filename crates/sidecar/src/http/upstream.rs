@@ -1,0 +1,179 @@
+//! Requests on their next hop: connections that are kept and used again, HTTP/1.1 or HTTP/2.
+//!
+//! Deliberately absent: any say in what is sent.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Request, Response, Uri};
+use http_body_util::BodyExt;
+use hyper::body::{Frame, Incoming};
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::client::legacy::{Client, Error};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tower_service::Service;
+
+use super::Body;
+use super::problem::{Kind, Problem};
+use super::serve::{CONNECTION_WINDOW, STREAM_WINDOW};
+use crate::link::{Dialer, Link};
+
+/// How long a connection is kept that nobody uses: shorter than servers' own, so that few requests meet one that closes.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// Kept connections to one service over HTTP/1.1.
+const KEPT: usize = 64;
+
+/// A silent HTTP/2 peer is asked after this time whether it is there, and has the other to answer.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where requests go next.
+pub(crate) struct Upstream {
+    client: Client<Dials, Body>,
+    /// Stands in every URI, so that all requests share the connections.
+    authority: Authority,
+    http2: bool,
+}
+
+impl Upstream {
+    /// `authority` is what HTTP/2 names the other side, and HTTP/1.1 where a request has no `Host`.
+    pub(crate) fn new(dialer: Dialer, http2: bool, authority: Authority) -> Upstream {
+        let client = Client::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(KEPT)
+            .http2_only(http2)
+            .http2_initial_stream_window_size(STREAM_WINDOW)
+            .http2_initial_connection_window_size(CONNECTION_WINDOW)
+            .http2_keep_alive_interval(PING_INTERVAL)
+            .http2_keep_alive_timeout(PING_TIMEOUT)
+            .build(Dials(dialer));
+        Upstream { client, authority, http2 }
+    }
+
+    /// Sends a request to `target`, its path and query as they are to be. Cancel safe: the request is given up.
+    ///
+    /// # Errors
+    /// A problem for the client: the other side is not there, or broke off before it answered.
+    pub(crate) async fn send(
+        &self,
+        mut request: Request<Incoming>,
+        target: PathAndQuery,
+    ) -> Result<Response<Incoming>, Problem> {
+        let mut parts = http::uri::Parts::default();
+        parts.scheme = Some(Scheme::HTTP);
+        parts.authority = Some(self.authority.clone());
+        parts.path_and_query = Some(target);
+        *request.uri_mut() = Uri::from_parts(parts).map_err(|error| {
+            Problem::new(Kind::BadRequest, "sidegate: the path cannot be sent on").detail(error.to_string())
+        })?;
+        // HTTP/2 has the name in the URI; one of HTTP/1.1 beside it may differ.
+        if self.http2 {
+            request.headers_mut().remove(http::header::HOST);
+            *request.version_mut() = http::Version::HTTP_2;
+        } else {
+            *request.version_mut() = http::Version::HTTP_11;
+        }
+        let request = request.map(without_our_trailers);
+        self.client.request(request).await.map_err(|error| unreachable(&error))
+    }
+}
+
+/// Trailers are header fields that come late, and some frameworks read them as such.
+fn without_our_trailers(body: Incoming) -> Body {
+    let honest = |mut frame: Frame<Bytes>| {
+        if let Some(trailers) = frame.trailers_mut() {
+            super::headers::remove_ours(trailers);
+        }
+        frame
+    };
+    body.map_frame(honest).map_err(Into::into).boxed_unsync()
+}
+
+fn unreachable(error: &Error) -> Problem {
+    let mut why = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(next) = source {
+        why = format!("{why}: {next}");
+        source = next.source();
+    }
+    tracing::info!(error = why, "a request got no answer");
+    let is_clients = |error: &(dyn std::error::Error + 'static)| {
+        error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_user)
+    };
+    let problem = if std::error::Error::source(error).is_some_and(is_clients) {
+        Problem::new(Kind::BadRequest, "sidegate: the request broke off")
+    } else if error.is_connect() {
+        Problem::new(Kind::Upstream, "sidegate: the service behind cannot be reached")
+            .hint("It may be starting or stopped; its own log says.")
+    } else {
+        Problem::new(Kind::Upstream, "sidegate: the service behind broke off before it answered")
+    };
+    problem.detail(why)
+}
+
+/// An answer as the client gets it.
+pub(crate) fn passed_on(response: Response<Incoming>) -> Response<Body> {
+    let mut response = response.map(|body| body.map_err(Into::into).boxed_unsync());
+    super::headers::of_answer(response.headers_mut());
+    response
+}
+
+/// Dials for the client's pool; the URI's authority is ours and says nothing.
+#[derive(Clone)]
+struct Dials(Dialer);
+
+impl Service<Uri> for Dials {
+    type Response = Dialled;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Dialled>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let dialer = self.0.clone();
+        Box::pin(async move { dialer.dial().await.map(|link| Dialled(TokioIo::new(link))) })
+    }
+}
+
+/// A link, with what the client's pool asks of it.
+struct Dialled(TokioIo<Link>);
+
+impl Connection for Dialled {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+impl hyper::rt::Read for Dialled {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: hyper::rt::ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().0).poll_read(cx, buf)
+    }
+}
+
+impl hyper::rt::Write for Dialled {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().0).poll_shutdown(cx)
+    }
+}
