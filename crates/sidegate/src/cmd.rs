@@ -2,6 +2,7 @@
 
 pub mod demo;
 pub mod guard;
+pub mod inventory;
 pub mod issuer;
 pub mod policy;
 pub mod sidecar;

@@ -29,6 +29,9 @@ enum Command {
     /// Hold one child process of the demo and end it when the demo is gone.
     #[command(hide = true)]
     Guard(cmd::guard::GuardArgs),
+    /// Be the demo's HTTP service.
+    #[command(hide = true)]
+    Inventory(cmd::inventory::InventoryArgs),
 }
 
 fn main() -> ExitCode {
@@ -48,5 +51,6 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Sidecar(args) => cmd::sidecar::run(args),
         Command::Policy(args) => cmd::policy::run(args),
         Command::Guard(args) => cmd::guard::run(args),
+        Command::Inventory(args) => cmd::inventory::run(args),
     }
 }

@@ -2,6 +2,7 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -14,12 +15,22 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_sidegate");
 
 #[test]
 fn every_printed_line_behaves_as_printed() {
-    let demo = Demo::start(PROGRAM);
+    every_line_behaves(&Demo::start(PROGRAM));
+}
+
+#[test]
+fn without_a_prometheus_there_is_an_inventory() {
+    let demo = Demo::start_without_prometheus(PROGRAM);
+    assert_eq!(demo.web(), "inventory");
+    every_line_behaves(&demo);
+}
+
+fn every_line_behaves(demo: &Demo) {
     let output = demo.output();
     let lines: Vec<&str> = output.lines().map(str::trim).collect();
-    let tries: Vec<_> = lines.windows(2).filter(|pair| pair[0].starts_with("psql ")).collect();
-    assert!(tries.len() >= 6, "{output}");
-    for pair in tries {
+    let tries = |program| lines.windows(2).filter(move |pair| pair[0].starts_with(program));
+    assert!(tries("psql ").count() >= 6 && tries("curl ").count() >= 5, "{output}");
+    for pair in tries("psql ").chain(tries("curl ")) {
         let shown = Command::new("sh").args(["-c", &format!("{} 2>&1", pair[0])]).output().unwrap();
         let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
         assert!(shown.contains(pair[1]), "{}\nshould show: {}\nshows: {shown}", pair[0], pair[1]);
@@ -31,13 +42,23 @@ fn the_ready_file_has_the_promised_shape() {
     let demo = Demo::start(PROGRAM);
     let ready = demo.ready();
     let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
-    assert_eq!(keys(ready), ["dir", "inbound", "issuer", "outbound", "postgres", "settings", "subject_tokens"]);
+    let all = ["ca_file", "dir", "http", "inbound", "inbound_http", "issuer", "outbound", "postgres", "settings"];
+    assert_eq!(keys(ready), [&all[..], &["subject_tokens"]].concat());
     assert!(ready["issuer"].as_str().unwrap().starts_with("http://127.0.0.1:"));
     assert_eq!(keys(&ready["inbound"]), ["postgres-a", "postgres-b"]);
-    assert_eq!(keys(&ready["settings"]), ["postgres-a", "postgres-b", "service-a", "service-b"]);
+    let targets: BTreeSet<&str> = ["postgres-a", "postgres-b", demo.web()].into();
+    assert_eq!(keys(&ready["inbound_http"]), Vec::from_iter(targets.clone()));
+    assert_eq!(keys(&ready["settings"]), Vec::from_iter(&targets | &["service-a", "service-b"].into()));
     for app in ["service-a", "service-b"] {
         assert_eq!(keys(&ready["outbound"][app]), ["postgres-a", "postgres-b"]);
+        for target in &targets {
+            assert!(demo.http(app, target).starts_with("http://127.0.0.1:"));
+        }
         assert_eq!(demo.subject_token(app).split('.').count(), 3, "a JWT");
+    }
+    for target in &targets {
+        let answer = demo.ask("POST", demo.inbound_http(target), "/query", &[], b"");
+        assert_eq!(answer.status, 401, "TLS with the demo's authority, and no token: {answer:?}");
     }
     for database in ["postgres-a", "postgres-b"] {
         let url = demo.inbound(database);
@@ -108,14 +129,39 @@ fn killed_hard_it_leaves_no_orphan_and_starts_again() {
 #[test]
 fn a_dead_child_is_named_and_replaced() {
     let demo = Demo::start(PROGRAM);
-    let sidecar = format!("sidecar --config {}", demo.dir().join("config/postgres-b.yaml").display());
-    let (pid, _) = processes_naming(&sidecar).into_iter().find(|(_, line)| !line.contains(" guard ")).unwrap();
-    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
-    let named = within(STOP_LIMIT, || demo.output().contains("postgres-b ended").then_some(()));
-    assert!(named.is_some(), "{}", demo.output());
+    kill_one(&format!("sidecar --config {}", demo.dir().join("config/postgres-b.yaml").display()));
+    assert_named(&demo, "postgres-b ended");
     let url = demo.outbound("service-a", "postgres-b");
     let again = within(Duration::from_secs(30), || psql(url, "select 1").status.success().then_some(()));
     assert!(again.is_some(), "{}", demo.output());
+}
+
+#[test]
+fn a_dead_http_service_is_named_and_replaced() {
+    let demo = Demo::start_without_prometheus(PROGRAM);
+    let items = || demo.ask("GET", demo.http("service-a", "inventory"), "/items", &[], b"").status;
+    assert_eq!(items(), 200);
+    kill_one(&format!("{PROGRAM} inventory --listen 127.0.0.1:{}", port(&demo, "inventory.server")));
+    assert_named(&demo, "inventory.server ended");
+    let again = within(Duration::from_secs(30), || (items() == 200).then_some(()));
+    assert!(again.is_some(), "{}", demo.output());
+}
+
+/// From the file that the demo remembers its ports in.
+fn port(demo: &Demo, name: &str) -> u16 {
+    let ports = std::fs::read(demo.dir().join("ports.json")).unwrap();
+    serde_json::from_slice::<Value>(&ports).unwrap()[name].as_u64().unwrap().try_into().unwrap()
+}
+
+/// The process itself, not its guard.
+fn kill_one(command: &str) {
+    let (pid, _) = processes_naming(command).into_iter().find(|(_, line)| !line.contains(" guard ")).unwrap();
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+}
+
+fn assert_named(demo: &Demo, said: &str) {
+    let named = within(STOP_LIMIT, || demo.output().contains(said).then_some(()));
+    assert!(named.is_some(), "{}", demo.output());
 }
 
 fn assert_answers(demo: &Demo) {

@@ -1,6 +1,7 @@
 //! `sidegate demo`: everything on this machine, ready to try.
 //!
-//! A stand-in for the cluster, the issuer, two PostgreSQL servers, a sidecar beside each and two business services' sidecars.
+//! A stand-in for the cluster, the issuer, two PostgreSQL servers and an HTTP service, a sidecar beside each, and two
+//! business services' sidecars.
 //! All but the stand-in are child processes: the sidecars and the issuer are this same binary with the configuration files
 //! that a person would write. Deliberately absent: any way into the product's parts that a real installation has not got.
 
@@ -17,17 +18,20 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use children::{Children, Spec, Stage};
 use cluster::Cluster;
+use configuration::Parts;
 use layout::Layout;
 use lock::Lock;
 use ports::Ports;
 use postgres::{Binaries, DATABASE, Server};
 use probe::{Login, Target};
 use ready::ReadyFile;
+use web::Web;
 use world::{APPS, DATABASES};
 
 mod certificates;
 mod children;
 mod cluster;
+mod configuration;
 mod files;
 mod layout;
 mod lock;
@@ -36,6 +40,7 @@ mod postgres;
 mod probe;
 mod ready;
 mod user;
+mod web;
 mod world;
 
 /// From the first sidecar's start to the last login that proves it; takes a second.
@@ -47,6 +52,8 @@ const PORT_ATTEMPTS: usize = 3;
 const LOGIN: &str = "app";
 /// invalid_authorization_specification: no grant.
 const NO_GRANT: &str = "28000";
+/// A statement that every role may run.
+const ONE: &str = r#"{"query": "select 1"}"#;
 
 /// Arguments of `sidegate demo`.
 #[derive(Args)]
@@ -121,6 +128,7 @@ async fn bring_up(
     let binaries = Binaries::find()?;
     let servers =
         DATABASES.iter().map(|name| Server::new(name, &binaries, layout)).collect::<anyhow::Result<Vec<_>>>()?;
+    let web = Web::find()?;
     say(&format!("Starting in {}", layout.dir().display()));
     for place in servers.iter().filter_map(|server| server.elsewhere(layout.dir())) {
         say(&format!(
@@ -128,25 +136,26 @@ async fn bring_up(
             place.display()
         ));
     }
-    world::write_documents_and_settings(layout)?;
-    certificates::issue(layout, &DATABASES)?;
-    let mut ports = Ports::choose(layout, &world::port_names())?;
+    world::write_documents_and_settings(layout, &web)?;
+    certificates::issue(layout, &world::targets(&web))?;
+    let mut ports = Ports::choose(layout, &world::port_names(&web))?;
     let mut attempt = 1;
     loop {
         start_databases(&servers, children).await?;
         let cluster = Cluster::new(layout, &world::issuer_url(&ports)?)?;
         cluster.project(&APPS)?;
-        world::write_configuration(layout, &ports, &servers, token_ttl)?;
-        let Err(error) = start_services(layout, &ports, children).await else {
-            say(&ready::lines(layout, &ports, &binaries.psql_command())?);
+        let parts = Parts { layout, ports: &ports, servers: &servers, web: &web, token_ttl };
+        parts.write()?;
+        let Err(error) = start_services(&parts, children).await else {
+            say(&ready::lines(&parts, &binaries.psql_command())?);
             if let Some(file) = ready_file.path() {
-                ready::write(file, &ready::description(layout, &ports, &servers)?)?;
+                ready::write(file, &ready::description(&parts)?)?;
             }
             return Ok(cluster);
         };
         children.stop().await;
         // With everything of ours ended, a port that cannot be had again is somebody else's: then, and only then, try anew.
-        let again = Ports::choose(layout, &world::port_names())?;
+        let again = Ports::choose(layout, &world::port_names(&web))?;
         if again == ports || attempt == PORT_ATTEMPTS {
             return Err(error);
         }
@@ -168,29 +177,44 @@ async fn seed_if(new: bool, server: &Server, children: &Children) -> anyhow::Res
     if new { server.seed(children).await } else { Ok(()) }
 }
 
-async fn start_services(layout: &Layout, ports: &Ports, children: &mut Children) -> anyhow::Result<()> {
+async fn start_services(parts: &Parts<'_>, children: &mut Children) -> anyhow::Result<()> {
+    let Parts { layout, ports, web, .. } = parts;
     children.start(&own_spec(layout, Stage::Issuer, "issuer")?)?;
+    web.prepare(layout, ports)?;
+    children.start(&web.spec(layout, ports)?)?;
     // Sidecars put up with an issuer that comes later, but warn of it.
     children.while_alive(answers(ports.get(&world::issuer())?)).await?;
-    for name in DATABASES.into_iter().chain(APPS) {
+    for name in world::sidecars(web) {
         children.start(&own_spec(layout, Stage::Sidecar, name)?)?;
     }
-    let as_made = world::is_as_made(layout);
-    let proven = async {
-        for app in APPS {
-            for database in DATABASES {
-                prove(app, database, ports.get(&world::outbound(app, database))?, as_made).await?;
-            }
-        }
-        Ok(())
-    };
     let limited = async {
-        let result = tokio::time::timeout(UP_LIMIT, proven).await;
+        let result = tokio::time::timeout(UP_LIMIT, prove_all(parts)).await;
         result.unwrap_or_else(|_| {
             bail!("not everything came up in {} s; see {}", UP_LIMIT.as_secs(), layout.dir().join("logs").display())
         })
     };
     children.while_alive(limited).await
+}
+
+/// Every way there is, from each app to each service, ends where the grants say.
+async fn prove_all(parts: &Parts<'_>) -> anyhow::Result<()> {
+    let as_made = world::is_as_made(parts.layout, parts.web);
+    for app in APPS {
+        for database in DATABASES {
+            let may_be_refused = !as_made || (app, database) == ("service-b", "postgres-a");
+            prove_native(parts.ports.get(&world::outbound(app, database))?, may_be_refused).await;
+        }
+        for target in world::targets(parts.web) {
+            let no_grant = app == "service-b" && target != "postgres-b";
+            let (path, body) = match DATABASES.contains(&target) {
+                true => ("/query", Some(ONE)),
+                false => (parts.web.readable_path(), None),
+            };
+            let path = format!("/{target}{path}");
+            prove_http(parts.ports.get(&world::outbound_http(app))?, &path, body, !as_made || no_grant).await;
+        }
+    }
+    Ok(())
 }
 
 async fn answers(port: u16) -> anyhow::Result<()> {
@@ -218,13 +242,23 @@ fn own_spec(layout: &Layout, stage: Stage, name: &str) -> anyhow::Result<Spec> {
 
 /// A login through the whole way: application, both sidecars, issuer, PostgreSQL. Ends when it is as the grants say; where a
 /// person changed what the grants say, any answer will do.
-async fn prove(app: &str, database: &str, port: u16, as_made: bool) -> anyhow::Result<()> {
+async fn prove_native(port: u16, may_be_refused: bool) {
     let target = Target::Tcp(port);
-    let may_be_refused = !as_made || (app, database) == ("service-b", "postgres-a");
     loop {
         match probe::login(&target, LOGIN, DATABASE).await {
-            Ok(Login::Accepted) => return Ok(()),
-            Ok(Login::Refused { code, .. }) if may_be_refused && code == NO_GRANT => return Ok(()),
+            Ok(Login::Accepted) => return,
+            Ok(Login::Refused { code, .. }) if may_be_refused && code == NO_GRANT => return,
+            _ => tokio::time::sleep(RETRY).await,
+        }
+    }
+}
+
+/// The same by HTTP, to the service behind the other sidecar and back.
+async fn prove_http(port: u16, path: &str, body: Option<&str>, may_be_refused: bool) {
+    loop {
+        match probe::http(port, path, body).await {
+            Ok(200) => return,
+            Ok(401 | 403) if may_be_refused => return,
             _ => tokio::time::sleep(RETRY).await,
         }
     }

@@ -17,13 +17,16 @@ pub fn server_name(service: &str) -> String {
     format!("{service}.{service}.svc")
 }
 
+/// Of the listeners, for clients without a sidecar: they know an address and no name.
+const ADDRESS: &str = "127.0.0.1";
+
 /// Write the authority's certificate, and a certificate and a key for each service. The authority's own key is not kept.
 pub fn issue(layout: &Layout, services: &[&str]) -> anyhow::Result<()> {
     let authority = authority().context("cannot make the demo's certificate authority")?;
     files::replace(&layout.tls(AUTHORITY), authority.pem().as_bytes(), files::PUBLIC)?;
     for service in services {
         let key = KeyPair::generate()?;
-        let mut params = CertificateParams::new([server_name(service)])?;
+        let mut params = CertificateParams::new([server_name(service), ADDRESS.into()])?;
         params.distinguished_name.push(DnType::CommonName, *service);
         params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
         let certificate = params.signed_by(&key, &authority)?;

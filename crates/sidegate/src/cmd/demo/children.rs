@@ -31,6 +31,8 @@ const LAST_BYTES: u64 = 8 * 1024;
 pub enum Stage {
     Sidecar,
     Issuer,
+    /// The HTTP service; ended together with PostgreSQL, but as other programs are.
+    Web,
     Postgres,
 }
 
@@ -152,9 +154,9 @@ impl Children {
 
     /// End all of them, stage by stage, those of one stage together.
     pub async fn stop(&mut self) {
-        for stage in [Stage::Sidecar, Stage::Issuer, Stage::Postgres] {
+        for stages in [&[Stage::Sidecar][..], &[Stage::Issuer], &[Stage::Web, Stage::Postgres]] {
             let (now, later) =
-                std::mem::take(&mut self.running).into_iter().partition(|running| running.stage == stage);
+                std::mem::take(&mut self.running).into_iter().partition(|running| stages.contains(&running.stage));
             self.running = later;
             end_together(now).await;
         }

@@ -3,7 +3,7 @@
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
@@ -39,4 +39,11 @@ pub fn directory(path: &Path, mode: u32) -> anyhow::Result<()> {
         .mode(mode)
         .create(path)
         .with_context(|| format!("cannot make the directory {}", path.display()))
+}
+
+/// Where scripts/setup puts programs that it fetches for this user alone.
+pub fn cache() -> Option<PathBuf> {
+    let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or(home);
+    cache.map(|cache| cache.join("sidegate"))
 }

@@ -109,6 +109,11 @@ impl Layout {
         self.dir.join("tls").join(file)
     }
 
+    /// Where a service that is no PostgreSQL keeps its data.
+    pub fn data(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
     /// As a pod sees it: a directory of its own with one file, `token`.
     pub fn subject_token(&self, service: &str) -> PathBuf {
         self.dir.join("cluster").join("tokens").join(service).join("token")

@@ -112,9 +112,8 @@ fn packaged() -> Vec<PathBuf> {
 }
 
 fn cached() -> Vec<PathBuf> {
-    let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or(home).unwrap_or_default();
-    subdirectories(&cache.join("sidegate/postgresql")).into_iter().map(|dir| dir.join("bin")).collect()
+    let cache = files::cache().unwrap_or_default();
+    subdirectories(&cache.join("postgresql")).into_iter().map(|dir| dir.join("bin")).collect()
 }
 
 fn subdirectories(dir: &Path) -> Vec<PathBuf> {

@@ -1,17 +1,19 @@
-//! A login with PostgreSQL's protocol 3.0, without a password: the demo's proof that a listener is really up.
-//! Just enough of the protocol for that; everything else is the crate `wire`'s.
+//! A login with PostgreSQL's protocol 3.0, without a password, and one HTTP request: the demo's proof that a listener is
+//! really up. Just enough of the protocols for that.
 
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpStream, UnixStream};
 
 /// Protocol 3.0.
 const PROTOCOL: u32 = 196_608;
 /// A login's answers are short; more than this is no PostgreSQL.
 const MESSAGE_MAX: usize = 64 * 1024;
+/// Of an HTTP answer, the first line is enough.
+const STATUS_LINE_MAX: u64 = 256;
 /// One attempt, not the whole wait.
 const ATTEMPT: Duration = Duration::from_secs(5);
 
@@ -41,6 +43,28 @@ pub async fn login(target: &Target, user: &str, database: &str) -> io::Result<Lo
         }
     };
     tokio::time::timeout(ATTEMPT, attempt).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
+/// Send one request to `path` on a port of this machine, a POST if it has a body; its status. An `Err` means nobody there
+/// speaks HTTP yet.
+pub async fn http(port: u16, path: &str, body: Option<&str>) -> io::Result<u16> {
+    let attempt = async { request(TcpStream::connect(("127.0.0.1", port)).await?, path, body).await };
+    tokio::time::timeout(ATTEMPT, attempt).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
+async fn request(mut stream: impl AsyncRead + AsyncWrite + Unpin, path: &str, body: Option<&str>) -> io::Result<u16> {
+    let method = if body.is_some() { "POST" } else { "GET" };
+    let body = body.unwrap_or_default();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(format!("{head}{body}").as_bytes()).await?;
+    let mut line = String::new();
+    BufReader::new(stream.take(STATUS_LINE_MAX)).read_line(&mut line).await?;
+    let status =
+        line.strip_prefix("HTTP/1.").and_then(|rest| rest.split(' ').nth(1)).and_then(|code| code.parse().ok());
+    status.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
 
 async fn converse(mut stream: impl AsyncRead + AsyncWrite + Unpin, user: &str, database: &str) -> io::Result<Login> {
@@ -113,5 +137,18 @@ mod tests {
         let login = tokio::spawn(converse(client, "reader", "shop"));
         server.write_all(b"HTTP/1.1 400 Bad Request\r\n").await.unwrap();
         assert!(login.await.unwrap().is_err());
+    }
+
+    #[tokio::test]
+    async fn only_http_has_a_status() {
+        for (answer, status) in
+            [("HTTP/1.1 403 Forbidden\r\nServer: x\r\n\r\n", Some(403)), ("220 smtp\r\n", None), ("", None)]
+        {
+            let (client, mut server) = tokio::io::duplex(1024);
+            let asked = tokio::spawn(request(client, "/query", Some("{}")));
+            server.write_all(answer.as_bytes()).await.unwrap();
+            server.shutdown().await.unwrap();
+            assert_eq!(asked.await.unwrap().ok(), status, "{answer:?}");
+        }
     }
 }

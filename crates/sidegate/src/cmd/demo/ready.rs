@@ -5,25 +5,30 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+use super::certificates::AUTHORITY;
+use super::configuration::Parts;
 use super::files;
-use super::layout::Layout;
 use super::ports::Ports;
 use super::postgres::{DATABASE, PORT, SUPERUSER, Server};
 use super::world::{self, APPS, DATABASES};
 
 /// Addresses and directories of the running demo, in the shape that the ready file has.
-pub fn description(layout: &Layout, ports: &Ports, servers: &[Server]) -> anyhow::Result<Value> {
-    let each_outbound =
-        |app: &str| object(DATABASES, |database| Ok(url(ports.get(&world::outbound(app, database))?).into()));
+pub fn description(parts: &Parts) -> anyhow::Result<Value> {
+    let Parts { layout, ports, servers, web, .. } = parts;
+    let native = |app: &str| object(DATABASES, |database| Ok(url(ports.get(&world::outbound(app, database))?).into()));
+    let http = |app: &str| object(world::targets(web), |target| Ok(world::http_url(ports, app, target)?.into()));
     let server = |server: &Server| json!({"socket_dir": path(&server.socket), "port": PORT, "admin": SUPERUSER});
-    let postgres: Map<_, _> = DATABASES.iter().zip(servers).map(|(name, one)| ((*name).into(), server(one))).collect();
+    let postgres: Map<_, _> = DATABASES.iter().zip(*servers).map(|(name, one)| ((*name).into(), server(one))).collect();
     Ok(json!({
         "issuer": world::issuer_url(ports)?,
         "dir": path(layout.dir()),
-        "outbound": object(APPS, each_outbound)?,
+        "ca_file": path(&layout.tls(AUTHORITY)),
+        "outbound": object(APPS, native)?,
         "inbound": object(DATABASES, |database| Ok(url(ports.get(&world::inbound(database))?).into()))?,
+        "http": object(APPS, http)?,
+        "inbound_http": object(world::targets(web), |target| Ok(inbound_http_url(ports, target)?.into()))?,
         "postgres": postgres,
-        "settings": object(DATABASES.into_iter().chain(APPS), |service| Ok(path(&layout.settings(service))))?,
+        "settings": object(world::sidecars(web), |service| Ok(path(&layout.settings(service))))?,
         "subject_tokens": object(APPS, |app| Ok(path(&layout.subject_token(app))))?,
     }))
 }
@@ -65,53 +70,68 @@ impl Drop for ReadyFile {
     }
 }
 
-/// One statement to try and the start of what psql then shows.
-struct Try {
+/// Something to try and a part of what is then shown.
+pub struct Try {
     app: &'static str,
-    database: &'static str,
-    sql: &'static str,
+    target: &'static str,
+    how: How,
     shows: &'static str,
 }
 
+enum How {
+    /// A statement.
+    Psql(&'static str),
+    /// Arguments; `{}` stands for the target's address.
+    Curl(&'static str),
+}
+
+impl Try {
+    const fn psql(app: &'static str, target: &'static str, sql: &'static str, shows: &'static str) -> Self {
+        Self { app, target, how: How::Psql(sql), shows }
+    }
+
+    pub const fn curl(app: &'static str, target: &'static str, arguments: &'static str, shows: &'static str) -> Self {
+        Self { app, target, how: How::Curl(arguments), shows }
+    }
+
+    fn line(&self, ports: &Ports, psql: &str) -> anyhow::Result<String> {
+        Ok(match self.how {
+            How::Psql(sql) => {
+                format!("{psql} {} -c \"{sql}\"", url(ports.get(&world::outbound(self.app, self.target))?))
+            }
+            How::Curl(arguments) => {
+                format!("curl -s {}", arguments.replace("{}", &world::http_url(ports, self.app, self.target)?))
+            }
+        })
+    }
+}
+
 /// Allowed and denied, pair by pair. A test runs every line and holds it to what is promised.
-const TRIES: [Try; 7] = [
-    Try { app: "service-a", database: "postgres-b", sql: "select count(*) from customers", shows: "count" },
-    Try {
-        app: "service-a",
-        database: "postgres-b",
-        sql: "delete from orders",
-        shows: "ERROR:  sidegate: reader may not delete orders",
-    },
-    Try {
-        app: "service-a",
-        database: "postgres-a",
-        sql: "update orders set status = 'paid' where id = 1",
-        shows: "UPDATE 1",
-    },
-    Try {
-        app: "service-a",
-        database: "postgres-a",
-        sql: "truncate orders",
-        shows: "ERROR:  sidegate: writer may not truncate orders",
-    },
-    Try {
-        app: "service-b",
-        database: "postgres-b",
-        sql: "insert into orders (customer_id) values (1)",
-        shows: "INSERT 0 1",
-    },
-    Try {
-        app: "service-b",
-        database: "postgres-b",
-        sql: "select email from customers",
-        shows: "ERROR:  sidegate: orders-writer may not select public.customers",
-    },
-    Try {
-        app: "service-b",
-        database: "postgres-a",
-        sql: "select 1",
-        shows: "FATAL:  sidegate: no token for this connection",
-    },
+const TRIES: [Try; 9] = [
+    Try::psql("service-a", "postgres-b", "select count(*) from customers", "count"),
+    Try::psql("service-a", "postgres-b", "delete from orders", "ERROR:  sidegate: reader may not delete orders"),
+    Try::curl(
+        "service-a",
+        "postgres-b",
+        r#"{}/query -d '{"query": "select count(*) from customers"}'"#,
+        r#""command":"SELECT""#,
+    ),
+    Try::curl(
+        "service-a",
+        "postgres-b",
+        r#"{}/query -d '{"query": "delete from orders"}'"#,
+        "sidegate: reader may not delete orders",
+    ),
+    Try::psql("service-a", "postgres-a", "update orders set status = 'paid' where id = 1", "UPDATE 1"),
+    Try::psql("service-a", "postgres-a", "truncate orders", "ERROR:  sidegate: writer may not truncate orders"),
+    Try::psql("service-b", "postgres-b", "insert into orders (customer_id) values (1)", "INSERT 0 1"),
+    Try::psql(
+        "service-b",
+        "postgres-b",
+        "select email from customers",
+        "ERROR:  sidegate: orders-writer may not select public.customers",
+    ),
+    Try::psql("service-b", "postgres-a", "select 1", "FATAL:  sidegate: no token for this connection"),
 ];
 
 /// As the documents say.
@@ -120,21 +140,23 @@ fn granted(pair: (&str, &str)) -> &'static str {
         ("service-a", "postgres-a") => "writer",
         ("service-a", "postgres-b") => "reader",
         ("service-b", "postgres-b") => "orders-writer, which may select and insert on two tables",
+        ("service-a", "prometheus") => "metrics-reader, which may query",
+        ("service-a", "inventory") => "inventory-reader, which may list and get",
         _ => "no grant",
     }
 }
 
 /// Lines for people.
-pub fn lines(layout: &Layout, ports: &Ports, psql: &str) -> anyhow::Result<String> {
+pub fn lines(parts: &Parts, psql: &str) -> anyhow::Result<String> {
+    let Parts { layout, ports, web, .. } = parts;
     let mut text = String::from("\nSidegate is up. No password anywhere: each line logs in by who the service is.\n\n");
     let mut pair = ("", "");
-    for one in &TRIES {
-        let port = ports.get(&world::outbound(one.app, one.database))?;
-        if pair != (one.app, one.database) {
-            pair = (one.app, one.database);
-            writeln!(text, "  # {} on {}: {}", one.app, one.database, granted(pair))?;
+    for one in TRIES.iter().chain(web.tries()) {
+        if pair != (one.app, one.target) {
+            pair = (one.app, one.target);
+            writeln!(text, "  # {} on {}: {}", one.app, one.target, granted(pair))?;
         }
-        writeln!(text, "  {psql} {} -c \"{}\"", url(port), one.sql)?;
+        writeln!(text, "  {}", one.line(ports, psql)?)?;
         writeln!(text, "      {}", one.shows)?;
     }
     let watched = layout.settings("postgres-b").join("VERIFY_AUTH_ENABLED");
@@ -144,12 +166,23 @@ pub fn lines(layout: &Layout, ports: &Ports, psql: &str) -> anyhow::Result<Strin
     writeln!(text, "  decisions                 {}", layout.decisions("postgres-b").display())?;
     writeln!(text, "  logs                      {}", layout.dir().join("logs").display())?;
     writeln!(text, "  issuer                    {}", world::issuer_url(ports)?)?;
-    for service in DATABASES.into_iter().chain(APPS) {
+    for target in world::targets(web) {
+        let label = format!("HTTP at {target}");
+        writeln!(text, "  {label:<25} {}", inbound_http_url(ports, target)?)?;
+    }
+    writeln!(text, "  its authority             {}", layout.tls(AUTHORITY).display())?;
+    writeln!(text, "  service-a's own proof     {}", layout.subject_token("service-a").display())?;
+    for service in world::sidecars(web) {
         let label = format!("metrics of {service}");
         writeln!(text, "  {label:<25} http://127.0.0.1:{}/metrics", ports.get(&world::admin(service))?)?;
     }
     writeln!(text, "\nCtrl-C ends all of it.")?;
     Ok(text)
+}
+
+/// The sidecar beside `target`, for clients without one of their own.
+fn inbound_http_url(ports: &Ports, target: &str) -> anyhow::Result<String> {
+    Ok(format!("https://127.0.0.1:{}", ports.get(&world::inbound_http(target))?))
 }
 
 fn url(port: u16) -> String {

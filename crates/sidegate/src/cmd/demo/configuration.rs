@@ -1,0 +1,179 @@
+//! The configuration files that the demo's children are started with: what a person would write.
+
+use std::path::Path;
+
+use super::certificates::{AUTHORITY, server_name};
+use super::cluster::{Cluster, ISSUER};
+use super::files;
+use super::layout::Layout;
+use super::ports::Ports;
+use super::postgres::{DATABASE, Server};
+use super::web::Web;
+use super::world::{self, APPS, DATABASES};
+
+/// What all of it is made from.
+pub struct Parts<'a> {
+    pub layout: &'a Layout,
+    pub ports: &'a Ports,
+    pub servers: &'a [Server],
+    pub web: &'a Web,
+    pub token_ttl: u32,
+}
+
+impl Parts<'_> {
+    /// Write the files, anew at every start.
+    pub fn write(&self) -> anyhow::Result<()> {
+        self.write_one("issuer", &self.issuer()?)?;
+        for (database, server) in DATABASES.iter().zip(self.servers) {
+            self.write_one(database, &self.database(database, server)?)?;
+        }
+        self.write_one(self.web.name(), &self.web()?)?;
+        for app in APPS {
+            self.write_one(app, &self.app(app)?)?;
+        }
+        Ok(())
+    }
+
+    fn write_one(&self, name: &str, content: &str) -> anyhow::Result<()> {
+        files::replace(&self.layout.config(name), content.as_bytes(), files::PUBLIC)
+    }
+
+    fn issuer(&self) -> anyhow::Result<String> {
+        Ok(format!(
+            "url: {url}\n\
+             listen: {listen}\n\
+             keys_file: {keys}\n\
+             documents: {{directory: {documents}}}\n\
+             subject_tokens: {{issuer: {ISSUER:?}, jwks_file: {jwks}}}\n\
+             access_tokens: {{ttl: {ttl}}}\n",
+            url = world::issuer_url(self.ports)?,
+            listen = self.address(&world::issuer())?,
+            keys = quoted(&self.layout.signing_keys()),
+            documents = quoted(&self.layout.documents()),
+            jwks = quoted(&Cluster::jwks_file(self.layout)),
+            ttl = self.token_ttl,
+        ))
+    }
+
+    /// A database's sidecar: the same PostgreSQL by its own protocol and by HTTP.
+    fn database(&self, name: &str, server: &Server) -> anyhow::Result<String> {
+        let upstream = quoted(Path::new(&format!("unix:{}", server.socket_file().display())));
+        let tls = self.server_tls(name);
+        Ok(format!(
+            "{head}\
+             postgres:\n  \
+               users: {{reader: app_reader, writer: app_writer, owner: app_owner, admin: app_admin}}\n  \
+               unverified_user: app_legacy\n\
+             inbound:\n  \
+               - protocol: postgres\n    \
+                 listen: {native}\n    \
+                 tls: {tls}\n    \
+                 upstream: {upstream}\n  \
+               - protocol: query\n    \
+                 listen: {http}\n    \
+                 tls: {tls}\n    \
+                 upstream: {upstream}\n    \
+                 database: {DATABASE}\n",
+            head = self.head(name)?,
+            native = self.address(&world::inbound(name))?,
+            http = self.address(&world::inbound_http(name))?,
+        ))
+    }
+
+    /// The HTTP service's sidecar.
+    fn web(&self) -> anyhow::Result<String> {
+        let name = self.web.name();
+        Ok(format!(
+            "{head}\
+             inbound:\n  \
+               - protocol: http\n    \
+                 listen: {http}\n    \
+                 tls: {tls}\n    \
+                 upstream: {upstream}\n",
+            head = self.head(name)?,
+            http = self.address(&world::inbound_http(name))?,
+            tls = self.server_tls(name),
+            upstream = self.address(&world::upstream(name))?,
+        ))
+    }
+
+    /// A business service's sidecar: a port for each database, and one for everything over HTTP.
+    fn app(&self, name: &str) -> anyhow::Result<String> {
+        let native = DATABASES.iter().map(|database| self.native_listener(name, database));
+        let targets = world::targets(self.web).into_iter().map(|target| self.http_target(target));
+        Ok(format!(
+            "{head}\
+             outbound:\n\
+             {native}  \
+               - protocol: http\n    \
+                 listen: {http}\n    \
+                 targets:\n\
+             {targets}",
+            head = self.head(name)?,
+            native = native.collect::<anyhow::Result<String>>()?,
+            http = self.address(&world::outbound_http(name))?,
+            targets = targets.collect::<anyhow::Result<String>>()?,
+        ))
+    }
+
+    fn native_listener(&self, app: &str, database: &str) -> anyhow::Result<String> {
+        Ok(format!(
+            "  - protocol: postgres\n    \
+                 listen: {listen}\n    \
+                 target: {database}/{database}\n    \
+                 connect: {connect}\n    \
+                 tls: {tls}\n",
+            listen = self.address(&world::outbound(app, database))?,
+            connect = self.address(&world::inbound(database))?,
+            tls = self.client_tls(database),
+        ))
+    }
+
+    fn http_target(&self, target: &str) -> anyhow::Result<String> {
+        Ok(format!(
+            "      - target: {target}/{target}\n        \
+                     connect: {connect}\n        \
+                     tls: {tls}\n",
+            connect = self.address(&world::inbound_http(target))?,
+            tls = self.client_tls(target),
+        ))
+    }
+
+    /// What every sidecar has. Only one with outbound listeners has a subject token.
+    fn head(&self, name: &str) -> anyhow::Result<String> {
+        let token = match APPS.contains(&name) {
+            true => format!(", subject_token_file: {}", quoted(&self.layout.subject_token(name))),
+            false => String::new(),
+        };
+        Ok(format!(
+            "service: {name}/{name}\n\
+             issuer: {{url: {url:?}{token}}}\n\
+             settings: {{directory: {settings}}}\n\
+             admin: {{listen: {admin}}}\n",
+            url = world::issuer_url(self.ports)?,
+            settings = quoted(&self.layout.settings(name)),
+            admin = self.address(&world::admin(name))?,
+        ))
+    }
+
+    fn client_tls(&self, target: &str) -> String {
+        format!("{{ca_file: {}, server_name: {}}}", quoted(&self.layout.tls(AUTHORITY)), server_name(target))
+    }
+
+    fn server_tls(&self, name: &str) -> String {
+        format!(
+            "{{certificate_file: {}, key_file: {}}}",
+            quoted(&self.layout.tls(&format!("{name}.crt"))),
+            quoted(&self.layout.tls(&format!("{name}.key")))
+        )
+    }
+
+    fn address(&self, port: &str) -> anyhow::Result<String> {
+        Ok(format!("127.0.0.1:{}", self.ports.get(port)?))
+    }
+}
+
+/// A path as YAML text: JSON's quoting is YAML's, too.
+fn quoted(path: &Path) -> String {
+    serde_json::Value::from(path.to_string_lossy()).to_string()
+}
