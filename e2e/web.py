@@ -1,0 +1,406 @@
+"""HTTP services behind a sidecar: the demo's Prometheus, and an upstream of the test's own.
+
+Each function is a case; all run, and those that fail are named at the end.
+"""
+
+import base64
+import hashlib
+import http.client
+import json
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import time
+import traceback
+import urllib.error
+import urllib.parse
+import urllib.request
+
+import upstream
+
+READY = json.load(open(os.environ["READY"]))
+PROMETHEUS = READY["http"]["service-a"]["prometheus"]
+INBOUND = READY["inbound_http"]["prometheus"]
+TLS = ssl.create_default_context(cafile=READY["ca_file"])
+
+
+class Answer:
+    def __init__(self, status, headers, body):
+        self.status, self.headers, self.body = status, headers, body
+
+    def json(self):
+        return json.loads(self.body)
+
+    def __repr__(self):
+        return f"{self.status} {dict(self.headers)} {self.body[:500]!r}"
+
+
+def ask(url, method="GET", headers={}, body=None):
+    """One request; whatever its status is no exception. The path goes out as it is."""
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme == "https":
+        connection = http.client.HTTPSConnection(parts.netloc, context=TLS, timeout=30)
+    else:
+        connection = http.client.HTTPConnection(parts.netloc, timeout=30)
+    connection.request(method, url[len(f"{parts.scheme}://{parts.netloc}") :], body, headers)
+    answer = connection.getresponse()
+    try:
+        return Answer(answer.status, answer.headers, answer.read())
+    finally:
+        connection.close()
+
+
+def access_token(app, service):
+    form = {
+        "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
+        "subject_token": open(READY["subject_tokens"][app]).read().strip(),
+        "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+        "audience": f"{service}/{service}",
+    }
+    with urllib.request.urlopen(READY["issuer"] + "/token", urllib.parse.urlencode(form).encode()) as answer:
+        return json.load(answer)["access_token"]
+
+
+def problem(answer, status):
+    """A refusal as RFC 9457 has it."""
+    assert answer.status == status, answer
+    assert answer.headers["Content-Type"].startswith("application/problem+json"), answer
+    said = answer.json()
+    assert said["status"] == status and said["title"] and said["type"] and said["detail"], said
+    return said
+
+
+def decisions(service):
+    with open(os.path.join(READY["dir"], "logs", f"{service}.decisions.jsonl")) as file:
+        return [json.loads(line) for line in file]
+
+
+def within(seconds, ask_again):
+    deadline = time.monotonic() + seconds
+    while not (found := ask_again()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return found
+
+
+def set_live(service, key, value):
+    path = os.path.join(READY["settings"][service], key)
+    with open(path + ".new", "w") as file:
+        file.write(value)
+    os.rename(path + ".new", path)
+    time.sleep(1)
+
+
+def prometheus_watches_the_demo():
+    def up():
+        found = ask(f"{PROMETHEUS}/api/v1/query?query=up").json()["data"]["result"]
+        return {one["metric"]["service"] for one in found if one["value"][1] == "1"}
+
+    everyone = {"postgres-a", "postgres-b", "service-a", "service-b", "prometheus", "issuer"}
+    assert within(20, lambda: up() == everyone), up()
+
+
+def prometheus_may_be_read():
+    by_post = ask(
+        f"{PROMETHEUS}/api/v1/query", "POST", {"Content-Type": "application/x-www-form-urlencoded"}, "query=vector(1)"
+    )
+    assert by_post.json()["data"]["result"][0]["value"][1] == "1", by_post
+    assert "up" in ask(f"{PROMETHEUS}/api/v1/label/__name__/values").json()["data"]
+    bad = ask(f"{PROMETHEUS}/api/v1/query?query=%7B")
+    assert bad.status == 400 and bad.json()["errorType"] == "bad_data", f"Prometheus' own answer: {bad}"
+
+
+def prometheus_may_not_be_administered():
+    for method, path in (
+        ("POST", "/-/quit"),
+        ("POST", "/-/reload"),
+        ("POST", "/api/v1/admin/tsdb/snapshot"),
+        ("PUT", "/api/v1/admin/tsdb/clean_tombstones"),
+        ("DELETE", "/api/v1/query"),
+        ("GET", "/api/v1/status/config"),
+        ("GET", "/"),
+    ):
+        answer = ask(PROMETHEUS + path, method)
+        said = problem(answer, 403)
+        assert said["message"] == f"sidegate: metrics-reader may not {method} {path}", said
+        assert said["hint"] and 'error="insufficient_scope"' in answer.headers["WWW-Authenticate"], answer
+        recorded = within(5, lambda: [one for one in decisions("prometheus") if one["decision"] == said["decision_id"]])
+        assert recorded[0]["verdict"] == "deny" and recorded[0]["subject"].endswith(":service-a"), recorded
+    assert ask(f"{PROMETHEUS}/-/ready").status == 200, "it is still there"
+
+
+def no_way_of_writing_a_path_leads_around():
+    for path in (
+        "/api/v1/query/../admin/tsdb/snapshot",
+        "/api/v1/query/%2e%2e/admin/tsdb/snapshot",
+        "/api/v1/query/.%2E/admin/tsdb/snapshot",
+        "/api/v1/query%2f..%2fadmin/tsdb/snapshot",
+        "/api/v1/query/..%2Fadmin/tsdb/snapshot",
+        "/api/v1/query/..;/admin/tsdb/snapshot",
+        "/api/v1/query\\..\\admin\\tsdb\\snapshot",
+        "/api/v1//admin/tsdb/snapshot",
+        "//api/v1/admin/tsdb/snapshot",
+        "/api/v1/label/x/../../admin/tsdb/snapshot",
+        "/./-/quit",
+        "/%2d/quit",
+        "/-/quit?/api/v1/query",
+        "/-/quit;/api/v1/query",
+    ):
+        for base, headers in ((PROMETHEUS, {}), (INBOUND, {"Authorization": "Bearer " + access_token("service-a", "prometheus")})):
+            answer = ask(base + path, "POST", headers)
+            # What stays below /api/v1/query may be passed on, and Prometheus knows no such path.
+            assert answer.status in (400, 403, 404, 405), (base, path, answer)
+            assert b"snapshots" not in answer.body and b"Requesting termination" not in answer.body, (path, answer)
+    snapshots = os.path.join(READY["dir"], "prometheus", "snapshots")
+    assert not os.path.exists(snapshots), os.listdir(snapshots)
+    assert ask(f"{PROMETHEUS}/-/ready").status == 200
+
+
+def no_grant_no_entry():
+    answer = ask(READY["http"]["service-b"]["prometheus"] + "/api/v1/query?query=up")
+    assert "sidegate: no token" in problem(answer, answer.status)["message"] and answer.status in (401, 403), answer
+
+
+def a_token_is_asked_for_at_the_listener():
+    url = f"{INBOUND}/api/v1/query?query=up"
+    without = ask(url)
+    problem(without, 401)
+    assert without.headers["WWW-Authenticate"].startswith("Bearer") and "error=" not in without.headers["WWW-Authenticate"], without
+    token = access_token("service-a", "prometheus")
+    for wrong in (token[:-4] + "AAAA", "x", access_token("service-a", "postgres-b")):
+        answer = ask(url, headers={"Authorization": f"Bearer {wrong}"})
+        problem(answer, 401)
+        assert 'error="invalid_token"' in answer.headers["WWW-Authenticate"], answer
+        assert wrong == "x" or wrong.encode() not in answer.body
+    assert ask(url, headers={"Authorization": f"Bearer {token}"}).status == 200
+    assert ask(url, headers={"Authorization": f"bearer {token}"}).status == 200
+
+
+def a_refusal_arrives_whole():
+    """Even if it is said before the body was read: curl speaks HTTP/2 here, where the rest of a request is then reset."""
+    for url, body in ((f"{INBOUND}/-/quit", "x=y"), (READY["inbound_http"]["postgres-b"] + "/query", '{"query": "select 1"}')):
+        for _ in range(25):
+            command = ["curl", "-sS", "--http2", "--cacert", READY["ca_file"], "-w", "%{http_code}", "-o", os.devnull, url, "-d", body]
+            run = subprocess.run(command, capture_output=True, text=True, timeout=30)
+            assert run.stdout == "401" and not run.stderr, run
+
+
+def settings_are_live():
+    reload = lambda: ask(f"{PROMETHEUS}/-/reload", "POST").status
+    assert reload() == 403
+    try:
+        set_live("prometheus", "VERIFY_AUTH_ENABLED", "observe")
+        assert reload() == 200
+        seen = within(5, lambda: [one for one in decisions("prometheus") if one["mode"] == "observe"])
+        assert seen and seen[-1]["verdict"] == "deny", seen
+        set_live("prometheus", "VERIFY_AUTH_ENABLED", "true")
+        assert reload() == 403
+        set_live("service-a", "SIGN_AUTH_ENABLED", "false")
+        problem(ask(f"{PROMETHEUS}/api/v1/query?query=up"), 401)
+    finally:
+        set_live("prometheus", "VERIFY_AUTH_ENABLED", "true")
+        set_live("service-a", "SIGN_AUTH_ENABLED", "true")
+    assert ask(f"{PROMETHEUS}/api/v1/query?query=up").status == 200
+
+
+ECHO_DOCUMENTS = """
+kind: AccessRole
+metadata: {namespace: echo, name: echo-user}
+spec:
+  service: echo
+  http: {rules: [{methods: [GET, POST], paths: ["/*"]}]}
+---
+kind: AccessGrant
+metadata: {namespace: echo, name: service-a}
+spec: {service: echo, subjects: [{serviceAccount: service-a, namespace: service-a}], roles: [echo-user]}
+"""
+
+
+class Echo:
+    """A pair of sidecars of the test's own, around an upstream of the test's own, with the demo's issuer."""
+
+    def __init__(self):
+        self.dir = os.path.dirname(os.environ["READY"])
+        with open(os.path.join(READY["dir"], "documents", "echo.yaml"), "w") as file:
+            file.write(ECHO_DOCUMENTS)
+        inbound, outbound = free_port(), free_port()
+        tls = os.path.dirname(READY["ca_file"])
+        self.inbound = self.start("echo-in", {
+            "service": "echo/echo",
+            "issuer": {"url": READY["issuer"]},
+            "inbound": [{
+                "protocol": "http",
+                "listen": f"127.0.0.1:{inbound}",
+                "tls": {"certificate_file": f"{tls}/prometheus.crt", "key_file": f"{tls}/prometheus.key"},
+                "upstream": f"127.0.0.1:{upstream.serve()}",
+            }],
+        })
+        self.outbound = self.start("echo-out", {
+            "service": "service-a/service-a",
+            "issuer": {"url": READY["issuer"], "subject_token_file": READY["subject_tokens"]["service-a"]},
+            "outbound": [{
+                "protocol": "http",
+                "listen": f"127.0.0.1:{outbound}",
+                "target": "echo/echo",
+                "connect": f"127.0.0.1:{inbound}",
+                "tls": {"ca_file": READY["ca_file"], "server_name": "prometheus.prometheus.svc"},
+            }],
+        })
+        self.address = ("127.0.0.1", outbound)
+        self.url = f"http://127.0.0.1:{outbound}"
+        if not within(20, self.is_up):
+            self.end()
+            raise AssertionError("the test's own sidecars do not come up")
+
+    def start(self, name, configuration):
+        path = os.path.join(self.dir, f"{name}.yaml")
+        with open(path, "w") as file:
+            json.dump(configuration, file)
+        log = open(os.path.join(self.dir, f"{name}.log"), "w")
+        return subprocess.Popen([os.environ["SIDEGATE"], "sidecar", "--config", path], stdout=log, stderr=log)
+
+    def is_up(self):
+        try:
+            return ask(f"{self.url}/head").status == 200
+        except OSError:
+            return False
+
+    def end(self):
+        for process in (self.inbound, self.outbound):
+            process.terminate()
+        for process in (self.inbound, self.outbound):
+            process.wait(30)
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def the_upstream_learns_who_calls_and_no_token(echo):
+    forged = {
+        "X-Sidegate-Subject": "system:serviceaccount:evil:evil",
+        "x-sidegate-role": "admin",
+        "X-SIDEGATE-DECISION": "none",
+        "X-Sidegate-Anything": "at all",
+        "X-Own": "kept",
+    }
+    told = ask(f"{echo.url}/head?a=1&b=%2f", headers=forged).json()
+    headers = [(name.lower(), value) for name, value in told["headers"]]
+    assert told["line"].startswith("GET /head?a=1&b=%2f "), told
+    named = dict(headers)
+    assert [value for name, value in headers if name == "x-sidegate-subject"] == ["system:serviceaccount:service-a:service-a"], headers
+    assert [value for name, value in headers if name == "x-sidegate-role"] == ["echo-user"], headers
+    assert len(named["x-sidegate-decision"]) == 36 and named["x-own"] == "kept" and "x-sidegate-anything" not in named, headers
+    assert "authorization" not in named, "the token is for the sidecar alone"
+    own = ask(f"{echo.url}/head", headers={"Authorization": "Basic dTpw"})
+    assert own.status != 200 or not any("Bearer" in value for _, value in own.json()["headers"]), own
+
+
+def a_body_streams_down(echo):
+    """Each piece is there before the next one is sent."""
+    connection = http.client.HTTPConnection(*echo.address, timeout=15)
+    connection.request("GET", "/stream")
+    ask(f"{echo.url}/next", "POST")
+    answer = connection.getresponse()
+    for number in range(10):
+        if number:
+            assert ask(f"{echo.url}/next", "POST").status == 200
+        assert answer.readline() == f"chunk {number}\n".encode()
+    assert answer.read() == b""
+
+
+def a_body_streams_up_and_down_at_once(echo):
+    with socket.create_connection(echo.address, 15) as connection:
+        connection.sendall(b"POST /echo HTTP/1.1\r\nHost: echo\r\nTransfer-Encoding: chunked\r\n\r\n")
+        reader = connection.makefile("rb")
+        for number in range(10):
+            piece = f"piece {number}".encode()
+            connection.sendall(b"%x\r\n%b\r\n" % (len(piece), piece))
+            if number == 0:
+                assert b" 200 " in reader.readline()
+                while reader.readline() != b"\r\n":
+                    pass
+            length = int(reader.readline(), 16)
+            assert reader.read(length) == piece and reader.readline() == b"\r\n"
+        connection.sendall(b"0\r\n\r\n")
+        assert reader.readline() == b"0\r\n"
+
+
+def a_websocket_passes(echo):
+    with socket.create_connection(echo.address, 15) as connection:
+        key = base64.b64encode(os.urandom(16)).decode()
+        connection.sendall(
+            f"GET /socket HTTP/1.1\r\nHost: echo\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+        )
+        reader = connection.makefile("rb")
+        status = reader.readline()
+        assert b" 101 " in status, status
+        headers = {}
+        while (line := reader.readline()) != b"\r\n":
+            name, _, value = line.decode().partition(":")
+            headers[name.lower()] = value.strip()
+        accept = base64.b64encode(hashlib.sha1((key + upstream.GUID).encode()).digest()).decode()
+        assert headers["sec-websocket-accept"] == accept and headers["upgrade"].lower() == "websocket", headers
+        for size in (0, 5, 125, 126, 65535, 65536, 300000):
+            payload = os.urandom(size)
+            connection.sendall(upstream.frame_of(0x82, payload, os.urandom(4)))
+            assert upstream.read_frame(reader) == (0x82, payload), size
+
+
+def memory_stays_small(echo):
+    """A gigabyte each way, past both sidecars; neither keeps it."""
+    size = 1 << 30
+    connection = http.client.HTTPConnection(*echo.address, timeout=120)
+    connection.request("GET", f"/bytes?{size}")
+    answer = connection.getresponse()
+    buffer, got = bytearray(1 << 20), 0
+    while count := answer.readinto(buffer):
+        got += count
+    assert got == size, got
+    connection.request("POST", "/count", (upstream.BLOCK for _ in range(size // len(upstream.BLOCK))), {"Content-Length": str(size)})
+    assert connection.getresponse().read() == str(size).encode()
+    for process in (echo.inbound, echo.outbound):
+        with open(f"/proc/{process.pid}/status") as file:
+            peak = next(int(line.split()[1]) for line in file if line.startswith("VmHWM"))
+        assert peak < 64 << 10, f"{peak} KiB"
+
+
+def main():
+    cases = [
+        prometheus_watches_the_demo, prometheus_may_be_read, prometheus_may_not_be_administered,
+        no_way_of_writing_a_path_leads_around, no_grant_no_entry, a_token_is_asked_for_at_the_listener,
+        a_refusal_arrives_whole, settings_are_live,
+    ]
+    of_our_own = [
+        the_upstream_learns_who_calls_and_no_token, a_body_streams_down, a_body_streams_up_and_down_at_once,
+        a_websocket_passes, memory_stays_small,
+    ]
+    failed = []
+
+    def run(case, *arguments):
+        try:
+            case(*arguments)
+        except Exception:  # noqa: BLE001: reported below
+            failed.append(case.__name__)
+            print(f"--- {case.__name__}", file=sys.stderr)
+            traceback.print_exc()
+
+    for case in cases:
+        run(case)
+    echo = Echo()
+    try:
+        for case in of_our_own:
+            run(case, echo)
+    finally:
+        echo.end()
+    count = len(cases) + len(of_our_own)
+    print(f"HTTP services: {count - len(failed)} passed, {len(failed)} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
