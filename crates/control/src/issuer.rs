@@ -1,4 +1,4 @@
-//! The issuer: `POST /token` (RFC 8693), discovery, key set, health, metrics.
+//! The issuer: `POST /token` (RFC 8693), discovery, key set, health, metrics, and the OpenAPI document of all that.
 //!
 //! Its stages, in the order a request meets them: `routes` (HTTP) -> `exchange` (who asks, what is granted) -> `keys`
 //! (sign). `cluster_keys` and `grants` follow what the answer depends on. Deliberately absent: any state but the signing
@@ -17,11 +17,13 @@ mod fetch;
 mod grants;
 mod keys;
 mod metrics;
+mod openapi;
 mod routes;
 
 pub use config::{Config, ConfigError};
 pub use grants::GrantsError;
 pub use keys::KeysError;
+pub use openapi::document as openapi;
 
 use cluster_keys::ClusterKeys;
 use exchange::Exchange;
@@ -103,7 +105,7 @@ impl Issuer {
     pub async fn serve(self) -> Result<(), IssuerError> {
         let _guard = self.drain.guard();
         let health = admin::router(self.registry.clone(), self.readiness.clone(), self.drain.clone());
-        let router = routes::router(self.exchange.clone()).merge(health);
+        let router = routes::router(self.exchange.clone(), health);
         tracing::info!(listen = %self.listener.local_address(), url = %self.exchange.config.url, "the issuer listens");
         let main = axum::serve(self.listener, router).with_graceful_shutdown(self.drain.draining()).into_future();
         let extra = async {

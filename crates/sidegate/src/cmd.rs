@@ -4,5 +4,6 @@ pub mod demo;
 pub mod guard;
 pub mod inventory;
 pub mod issuer;
+pub mod openapi;
 pub mod policy;
 pub mod sidecar;

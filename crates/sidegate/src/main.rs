@@ -26,6 +26,8 @@ enum Command {
     Sidecar(cmd::sidecar::SidecarArgs),
     /// Ask what a role may do.
     Policy(cmd::policy::PolicyArgs),
+    /// Print the OpenAPI document of what Sidegate serves.
+    Openapi(cmd::openapi::OpenapiArgs),
     /// Hold one child process of the demo and end it when the demo is gone.
     #[command(hide = true)]
     Guard(cmd::guard::GuardArgs),
@@ -50,6 +52,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Issuer(args) => cmd::issuer::run(args),
         Command::Sidecar(args) => cmd::sidecar::run(args),
         Command::Policy(args) => cmd::policy::run(args),
+        Command::Openapi(args) => cmd::openapi::run(&args),
         Command::Guard(args) => cmd::guard::run(args),
         Command::Inventory(args) => cmd::inventory::run(args),
     }

@@ -1,4 +1,5 @@
-//! The issuer over HTTP: `/token`, `/jwks`, the discovery documents. Health and metrics are `runtime::admin`'s.
+//! The issuer over HTTP: `/token`, `/jwks`, the discovery documents, and what describes them. Health and metrics are
+//! `runtime::admin`'s.
 //!
 //! Deliberately absent: authorization code and every other flow (there is no browser and no client secret here), CORS.
 
@@ -9,12 +10,17 @@ use axum::extract::rejection::FormRejection;
 use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::get;
 use axum::{Form, Json, Router};
-use identity::exchange::{ErrorCode, GRANT_TYPE, OAuthError};
-use serde_json::{Value, json};
+use identity::exchange::{ErrorCode, OAuthError};
+use serde::Serialize;
+use utoipa::OpenApi as _;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::exchange::Exchange;
+use super::openapi::{AuthorizationServer, Described, KeySet, OpenidConfiguration, Refusal, TokenAnswer, TokenRequest};
 
 /// A token of 16 KiB and the words around it, percent-encoded, fit twice.
 const MAX_BODY: usize = 64 * 1024;
@@ -23,17 +29,47 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a key set may be kept by those between: not longer than `identity::jwks` lets it age.
 const PUBLIC: HeaderValue = HeaderValue::from_static("public, max-age=300");
 
-/// The routes.
-pub(crate) fn router(exchange: Arc<Exchange>) -> Router {
-    Router::new()
-        .route("/token", post(token))
-        .route("/jwks", get(jwks))
-        .route("/.well-known/openid-configuration", get(openid_configuration))
-        .route("/.well-known/oauth-authorization-server", get(authorization_server))
+/// The routes, those of `health` among them. Whatever is asked for, there is an answer with a body that says what it is.
+pub(crate) fn router(exchange: Arc<Exchange>, health: Router) -> Router {
+    let (router, document) = described();
+    let document = Arc::new(document);
+    router
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(exchange)
+        .merge(health)
+        .route("/openapi.json", get(async move || published(document.as_ref())))
+        .fallback(async || problem(StatusCode::NOT_FOUND))
+        .method_not_allowed_fallback(async || problem(StatusCode::METHOD_NOT_ALLOWED))
 }
 
+/// The issuer's own routes and the description of all.
+pub(super) fn described() -> (Router<Arc<Exchange>>, OpenApi) {
+    OpenApiRouter::with_openapi(Described::openapi())
+        .routes(routes!(token))
+        .routes(routes!(jwks))
+        .routes(routes!(openid_configuration))
+        .routes(routes!(authorization_server))
+        .split_for_parts()
+}
+
+/// Exchange a token
+///
+/// A Kubernetes service-account token goes in, an access token for one service comes out (RFC 8693).
+#[utoipa::path(
+    post,
+    path = "/token",
+    request_body(content = TokenRequest, content_type = "application/x-www-form-urlencoded"),
+    responses(
+        (status = 200, description = "The access token.", body = TokenAnswer, headers(
+            ("Cache-Control" = String, description = "`no-store`"),
+        )),
+        (status = 400, description = "Refused: the request, its subject token, audience or scope.", body = Refusal),
+        (status = 408, description = "The request took too long to arrive.", body = Refusal),
+        (status = 413, description = "The request is too large.", body = Refusal),
+        (status = 500, description = "The issuer failed.", body = Refusal),
+        (status = 503, description = "The cluster's keys are not known yet: ask again.", body = Refusal),
+    ),
+)]
 async fn token(State(exchange): State<Arc<Exchange>>, request: Request) -> Response {
     let form = match read_form(request).await {
         Ok(form) => form,
@@ -77,38 +113,52 @@ fn unstored(mut response: Response) -> Response {
     response
 }
 
+/// The key set
+///
+/// The public keys that access tokens are signed with (RFC 7517).
+#[utoipa::path(
+    get,
+    path = "/jwks",
+    responses((status = 200, description = "The keys.", body = KeySet, content_type = "application/jwk-set+json")),
+)]
 async fn jwks(State(exchange): State<Arc<Exchange>>) -> Response {
     let json = HeaderValue::from_static("application/jwk-set+json");
     ([(header::CONTENT_TYPE, json), (header::CACHE_CONTROL, PUBLIC)], exchange.signing.jwks().to_string())
         .into_response()
 }
 
+/// Authorization server metadata
+///
+/// What the issuer offers and where (RFC 8414).
+#[utoipa::path(
+    get,
+    path = "/.well-known/oauth-authorization-server",
+    responses((status = 200, description = "The metadata.", body = AuthorizationServer)),
+)]
 async fn authorization_server(State(exchange): State<Arc<Exchange>>) -> Response {
-    published(metadata(&exchange.config.url))
+    published(&AuthorizationServer::of(&exchange.config.url))
 }
 
+/// OpenID discovery
+///
 /// The same, with what OpenID Discovery demands besides. No ID tokens are issued.
+#[utoipa::path(
+    get,
+    path = "/.well-known/openid-configuration",
+    responses((status = 200, description = "The metadata.", body = OpenidConfiguration)),
+)]
 async fn openid_configuration(State(exchange): State<Arc<Exchange>>) -> Response {
-    let mut document = metadata(&exchange.config.url);
-    if let Some(members) = document.as_object_mut() {
-        members.insert("subject_types_supported".to_owned(), json!(["public"]));
-        members.insert("id_token_signing_alg_values_supported".to_owned(), json!(["ES256"]));
-    }
-    published(document)
+    published(&OpenidConfiguration::of(&exchange.config.url))
 }
 
-fn metadata(url: &str) -> Value {
-    json!({
-        "issuer": url,
-        "token_endpoint": format!("{url}/token"),
-        "jwks_uri": format!("{url}/jwks"),
-        "grant_types_supported": [GRANT_TYPE],
-        "response_types_supported": [],
-        "token_endpoint_auth_methods_supported": ["none"],
-        "authorization_details_types_supported": [identity::access::POSTGRESQL, identity::access::HTTP],
-    })
-}
-
-fn published(document: Value) -> Response {
+fn published(document: &impl Serialize) -> Response {
     ([(header::CACHE_CONTROL, PUBLIC)], Json(document)).into_response()
+}
+
+/// An answer about HTTP itself (RFC 9457).
+fn problem(status: StatusCode) -> Response {
+    let kind = HeaderValue::from_static("application/problem+json");
+    let title = status.canonical_reason().unwrap_or_default();
+    let body = serde_json::json!({"type": "about:blank", "title": title, "status": status.as_u16()});
+    (status, [(header::CONTENT_TYPE, kind)], body.to_string()).into_response()
 }

@@ -317,7 +317,9 @@ async fn requests_that_are_no_exchange_are_refused() {
     assert_eq!(query.error(), (400, "invalid_request".to_owned()));
     let get = issuer.get("/token").await;
     assert!(get.status == 405 && get.head.contains("allow: post"), "{}", get.head);
-    assert_eq!(issuer.get("/nothing").await.status, 404);
+    assert!(get.head.contains("application/problem+json") && get.json()["status"] == 405, "{}", get.body);
+    let nothing = issuer.get("/nothing").await;
+    assert_eq!((nothing.status, &nothing.json()["title"]), (404, &json!("Not Found")));
     assert_eq!(
         issuer.raw("POST /jwks HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").await.status,
         405
@@ -334,12 +336,18 @@ async fn discovery_names_what_is_there() {
         assert_eq!(document["token_endpoint"], format!("{URL}/token"));
         assert_eq!(document["jwks_uri"], format!("{URL}/jwks"));
         assert_eq!(document["grant_types_supported"], json!([GRANT_TYPE]));
+        let details = json!(["sidegate_postgresql", "sidegate_http"]);
+        assert_eq!(document["authorization_details_types_supported"], details);
+        assert_eq!(document["response_types_supported"], json!([]));
         assert!(answer.head.contains("cache-control: public, max-age=300"), "{}", answer.head);
     }
     let jwks = issuer.get("/jwks").await;
     assert!(jwks.head.contains("application/jwk-set+json") && jwks.head.contains("max-age=300"));
     assert!(!jwks.body.contains("\"d\""));
     assert_eq!(issuer.get("/healthz").await.status, 200);
+    let described = issuer.get("/openapi.json").await;
+    assert!(described.head.contains("content-type: application/json"), "{}", described.head);
+    assert_eq!(described.json(), serde_json::from_str::<Value>(&openapi().unwrap()).unwrap());
 }
 
 #[tokio::test]

@@ -8,11 +8,11 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use policy::explain::{Explanation, explain, role};
+use policy::explain::{Explanation, HttpExplanation, explain, explain_http, http_role, role};
 use policy::snapshot::{Snapshot, Source};
 use serde::{Deserialize, Serialize};
 
-/// The statement is denied.
+/// The statement or request is denied.
 const DENIED: u8 = 3;
 
 /// The question cannot be answered: no such role, broken documents, bad arguments.
@@ -27,7 +27,7 @@ pub struct PolicyArgs {
 
 #[derive(Subcommand)]
 enum Question {
-    /// Say what a statement needs, whether a role may run it, and which rule would allow it.
+    /// Say what a statement or an HTTP request needs, whether a role may run it, and which rule would allow it.
     ///
     /// Exit status: 0 allowed, 3 denied, 2 bad input.
     Explain(ExplainArgs),
@@ -42,14 +42,19 @@ struct ExplainArgs {
     /// The directory with the YAML documents of AccessRoles.
     #[arg(long, value_name = "DIR")]
     roles_dir: Option<PathBuf>,
-    /// Answer as one JSON object: {"verdict", "facts": [{"action", "object"}], "reason"}.
+    /// Answer as one JSON object: {"verdict", "facts": [{"action", "object"}], "reason"}; of a request
+    /// {"verdict", "method", "path", "reason"}.
     #[arg(long)]
     json: bool,
-    /// Read one JSON object a line, {"role": R, "sql": S}, and answer one a line, in order.
-    #[arg(long, conflicts_with_all = ["role", "sql"])]
+    /// Read one JSON object a line, {"role": R, "sql": S} or {"role": R, "http": "METHOD PATH"}, and answer one a line,
+    /// in order.
+    #[arg(long, conflicts_with_all = ["role", "sql", "http"])]
     stdin: bool,
+    /// The HTTP request to explain, instead of a text: method, space, path.
+    #[arg(long, value_name = "METHOD PATH", conflicts_with = "sql")]
+    http: Option<String>,
     /// The text to explain, one or more statements.
-    #[arg(required_unless_present = "stdin")]
+    #[arg(required_unless_present_any = ["stdin", "http"])]
     sql: Option<String>,
 }
 
@@ -67,21 +72,55 @@ pub fn run(args: PolicyArgs) -> anyhow::Result<ExitCode> {
         return answer_lines(&snapshot);
     }
     let name = args.role.unwrap_or_default();
-    match role(&snapshot, &name) {
-        Ok(role) => answer(&name, &explain(&role, args.sql.unwrap_or_default().as_bytes()), args.json),
-        Err(error) => bad_input(&error.into()),
+    match ask(&snapshot, &name, args.sql.as_deref(), args.http.as_deref()) {
+        Ok(explained) => answer(&name, &explained, args.json),
+        Err(error) => bad_input(&error),
     }
 }
 
-fn answer(role: &str, explanation: &Explanation, json: bool) -> anyhow::Result<ExitCode> {
+/// Either kind of explanation, written as itself.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Explained {
+    Sql(Explanation),
+    Http(HttpExplanation),
+}
+
+impl Explained {
+    fn verdict(&self) -> &'static str {
+        match self {
+            Self::Sql(explanation) => explanation.verdict,
+            Self::Http(explanation) => explanation.verdict,
+        }
+    }
+}
+
+/// Exactly one of a text and a request is explained.
+fn ask(snapshot: &Snapshot, name: &str, sql: Option<&str>, http: Option<&str>) -> anyhow::Result<Explained> {
+    match (sql, http) {
+        (Some(sql), None) => Ok(Explained::Sql(explain(&role(snapshot, name)?, sql.as_bytes()))),
+        (None, Some(request)) => {
+            let (method, target) = request
+                .split_once(' ')
+                .with_context(|| format!("`{request}` is no request: want a method and a path, like `GET /metrics`"))?;
+            Ok(Explained::Http(explain_http(http_role(snapshot, name)?, method, target)))
+        }
+        _ => anyhow::bail!("want either `sql` or `http`"),
+    }
+}
+
+fn answer(role: &str, explained: &Explained, json: bool) -> anyhow::Result<ExitCode> {
     let mut out = std::io::stdout().lock();
     if json {
-        serde_json::to_writer(&mut out, explanation)?;
+        serde_json::to_writer(&mut out, explained)?;
         writeln!(out)?;
     } else {
-        print(&mut out, role, explanation)?;
+        match explained {
+            Explained::Sql(explanation) => print(&mut out, role, explanation)?,
+            Explained::Http(explanation) => print_http(&mut out, role, explanation)?,
+        }
     }
-    Ok(match explanation.verdict {
+    Ok(match explained.verdict() {
         "allow" => ExitCode::SUCCESS,
         _ => ExitCode::from(DENIED),
     })
@@ -100,9 +139,21 @@ fn print(out: &mut impl Write, role: &str, explanation: &Explanation) -> std::io
         }
     }
     writeln!(out, "reason   {}", explanation.reason)?;
-    for (label, text) in
-        [("message", &explanation.message), ("hint   ", &explanation.hint), ("rule   ", &explanation.rule)]
-    {
+    print_words(out, [&explanation.message, &explanation.hint, &explanation.rule])
+}
+
+fn print_http(out: &mut impl Write, role: &str, explanation: &HttpExplanation) -> std::io::Result<()> {
+    writeln!(out, "role     {role}")?;
+    writeln!(out, "verdict  {}", explanation.verdict)?;
+    let path = explanation.path.as_deref().unwrap_or("(a path that is refused)");
+    writeln!(out, "needs    {} {path}", explanation.method)?;
+    writeln!(out, "reason   {}", explanation.reason)?;
+    print_words(out, [&explanation.message, &explanation.hint, &explanation.rule])
+}
+
+/// Message, hint and rule, those that are there.
+fn print_words(out: &mut impl Write, words: [&Option<String>; 3]) -> std::io::Result<()> {
+    for (label, text) in ["message", "hint   ", "rule   "].into_iter().zip(words) {
         if let Some(text) = text {
             writeln!(out, "{label}  {text}")?;
         }
@@ -114,7 +165,8 @@ fn print(out: &mut impl Write, role: &str, explanation: &Explanation) -> std::io
 #[derive(Deserialize)]
 struct Asked {
     role: String,
-    sql: String,
+    sql: Option<String>,
+    http: Option<String>,
 }
 
 /// What a line that is no question gets: whoever reads only the verdict must not take it for leave.
@@ -155,9 +207,9 @@ fn unanswered(error: &anyhow::Error) -> Unanswered {
     Unanswered { verdict: "deny", facts: [], reason: "bad_input", error: format!("{error:#}") }
 }
 
-fn answer_line(snapshot: &Snapshot, line: &[u8]) -> anyhow::Result<Explanation> {
+fn answer_line(snapshot: &Snapshot, line: &[u8]) -> anyhow::Result<Explained> {
     let asked: Asked = serde_json::from_slice(line).context("want {\"role\": R, \"sql\": S}")?;
-    Ok(explain(&role(snapshot, &asked.role)?, asked.sql.as_bytes()))
+    ask(snapshot, &asked.role, asked.sql.as_deref(), asked.http.as_deref())
 }
 
 fn bad_input(error: &anyhow::Error) -> anyhow::Result<ExitCode> {
