@@ -68,7 +68,7 @@ def problem(answer, status):
     assert answer.status == status, answer
     assert answer.headers["Content-Type"].startswith("application/problem+json"), answer
     said = answer.json()
-    assert said["status"] == status and said["title"] and said["type"] and said["detail"], said
+    assert said["status"] == status and said["title"] and said["type"] and said["message"], said
     return said
 
 
