@@ -6,7 +6,10 @@ use std::process::Command;
 
 #[test]
 fn the_documents_in_docs_are_those_that_the_program_prints() {
-    let name = "issuer";
+    ["issuer", "query"].into_iter().for_each(is_what_the_program_prints);
+}
+
+fn is_what_the_program_prints(name: &str) {
     let output = Command::new(env!("CARGO_BIN_EXE_sidegate")).args(["openapi", name]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let file = format!("docs/openapi-{name}.json");

@@ -91,9 +91,10 @@ pub(super) fn insufficient_scope(realm: &str, why: &str) -> String {
     format!("Bearer realm=\"{realm}\", error=\"insufficient_scope\", error_description=\"{}\"", quotable(why))
 }
 
-/// Only the characters that an `error_description` may have.
+/// Only the characters that an `error_description` may have, and not many: messages quote what a client sent.
 fn quotable(text: &str) -> String {
-    text.chars().map(|c| if matches!(c, ' '..='~') && c != '"' && c != '\\' { c } else { '\'' }).collect()
+    const SHOWN: usize = 200;
+    text.chars().take(SHOWN).map(|c| if matches!(c, ' '..='~') && c != '"' && c != '\\' { c } else { '\'' }).collect()
 }
 
 #[cfg(test)]

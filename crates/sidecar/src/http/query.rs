@@ -74,7 +74,7 @@ async fn answer(request: Request<Incoming>, querying: Arc<Querying>) -> Response
 }
 
 fn openapi_document() -> Response<Body> {
-    let mut response = Response::new(full(serde_json::to_vec(&openapi()).unwrap_or_default()));
+    let mut response = Response::new(full(openapi().unwrap_or_default()));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

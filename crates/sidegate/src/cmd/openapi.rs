@@ -16,6 +16,8 @@ pub struct OpenapiArgs {
 enum Of {
     /// The issuer: token exchange, key set, discovery.
     Issuer,
+    /// A sidecar's `query` listener: SQL over HTTP.
+    Query,
 }
 
 /// Print a document as JSON.
@@ -25,6 +27,7 @@ enum Of {
 pub fn run(args: &OpenapiArgs) -> anyhow::Result<ExitCode> {
     let document = match args.of {
         Of::Issuer => control::issuer::openapi()?,
+        Of::Query => sidecar::query_openapi()?,
     };
     writeln!(std::io::stdout().lock(), "{document}")?;
     Ok(ExitCode::SUCCESS)

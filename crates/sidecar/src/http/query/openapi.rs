@@ -9,10 +9,12 @@ use utoipa::{Modify, OpenApi, ToSchema};
 use super::super::problem::Members;
 use super::answer::Field;
 
-/// The document.
-#[must_use]
-pub fn document() -> utoipa::openapi::OpenApi {
-    Document::openapi()
+/// The document of what a `query` listener serves, as JSON.
+///
+/// # Errors
+/// A document that cannot be written as JSON; tests see that it can.
+pub fn document() -> Result<String, serde_json::Error> {
+    Document::openapi().to_pretty_json()
 }
 
 #[derive(OpenApi)]
