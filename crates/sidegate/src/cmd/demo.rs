@@ -15,6 +15,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use tokio::net::TcpStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
 
 use children::{Children, Spec, Stage};
 use cluster::Cluster;
@@ -196,13 +197,15 @@ async fn start_services(parts: &Parts<'_>, children: &mut Children) -> anyhow::R
     children.while_alive(limited).await
 }
 
-/// Every way there is, from each app to each service, ends where the grants say.
+/// Every way there is, from each app to each service, ends where the grants say. All at once: who is refused waits for
+/// the issuer to be asked again.
 async fn prove_all(parts: &Parts<'_>) -> anyhow::Result<()> {
     let as_made = world::is_as_made(parts.layout, parts.web);
+    let mut proofs = JoinSet::new();
     for app in APPS {
         for database in DATABASES {
             let may_be_refused = !as_made || (app, database) == ("service-b", "postgres-a");
-            prove_native(parts.ports.get(&world::outbound(app, database))?, may_be_refused).await;
+            proofs.spawn(prove_native(parts.ports.get(&world::outbound(app, database))?, may_be_refused));
         }
         for target in world::targets(parts.web) {
             let no_grant = app == "service-b" && target != "postgres-b";
@@ -210,9 +213,12 @@ async fn prove_all(parts: &Parts<'_>) -> anyhow::Result<()> {
                 true => ("/query", Some(ONE)),
                 false => (parts.web.readable_path(), None),
             };
-            let path = format!("/{target}{path}");
-            prove_http(parts.ports.get(&world::outbound_http(app))?, &path, body, !as_made || no_grant).await;
+            let (port, path) = (parts.ports.get(&world::outbound_http(app))?, format!("/{target}{path}"));
+            proofs.spawn(prove_http(port, path, body, !as_made || no_grant));
         }
+    }
+    while let Some(proof) = proofs.join_next().await {
+        proof?;
     }
     Ok(())
 }
@@ -254,9 +260,9 @@ async fn prove_native(port: u16, may_be_refused: bool) {
 }
 
 /// The same by HTTP, to the service behind the other sidecar and back.
-async fn prove_http(port: u16, path: &str, body: Option<&str>, may_be_refused: bool) {
+async fn prove_http(port: u16, path: String, body: Option<&'static str>, may_be_refused: bool) {
     loop {
-        match probe::http(port, path, body).await {
+        match probe::http(port, &path, body).await {
             Ok(200) => return,
             Ok(401 | 403) if may_be_refused => return,
             _ => tokio::time::sleep(RETRY).await,
