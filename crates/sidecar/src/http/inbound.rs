@@ -7,8 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use hyper::body::Incoming;
 use identity::access::AccessToken;
 use policy::http::{HttpVerdict, Path, PathError, Permit};
@@ -19,8 +18,9 @@ use tokio::sync::watch;
 
 use super::authenticate::{Unauthenticated, authenticate, insufficient_scope};
 use super::problem::{Kind, Problem};
-use super::upstream::{Upstream, passed_on};
-use super::{Body, Peer, headers, tunnel};
+use super::tunnel::Wish;
+use super::upstream::{self, Upstream};
+use super::{Body, Peer, headers};
 use crate::audit::{Audit, Caller, Decision, Objects, new_decision_id};
 use crate::verify::{Credential, Verifier};
 
@@ -145,43 +145,28 @@ impl Guarding {
         mut request: Request<Incoming>,
         passage: Passage,
     ) -> Result<Response<Body>, Problem> {
-        let target = target(&passage.path, request.uri())?;
-        let websocket = headers::asks_for_websocket(request.method(), request.headers());
-        let client = websocket.then(|| hyper::upgrade::on(&mut request));
-        let method = request.method().clone();
+        let target = upstream::target(&passage.path, request.uri().query())?;
+        let wish = Wish::of(&mut request);
         name_host(&mut request);
         headers::for_next_hop(request.headers_mut());
         introduce(request.headers_mut(), &passage);
-        if websocket {
-            headers::set_websocket(request.headers_mut());
-        }
+        wish.repeat(&mut request);
         let sent = tokio::time::timeout(self.response_timeout, self.upstream.send(request, target));
-        let mut response = sent.await.map_err(|_| {
+        let response = sent.await.map_err(|_| {
             let why = format!("no answer in {} s", self.response_timeout.as_secs());
             Problem::new(Kind::Timeout, "sidegate: the service behind did not answer in time").detail(why)
         })??;
-        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(passed_on(response));
-        }
-        let Some(client) = client.filter(|_| headers::is_websocket(response.headers())) else {
-            return Err(Problem::new(Kind::Upstream, "sidegate: the service behind switched to what nobody asked for"));
-        };
-        let server = hyper::upgrade::on(&mut response);
-        let over = self.clone().until_over(passage, method);
-        tokio::spawn(tunnel::carry(client, server, over, self.drain.guard()));
-        let mut response = passed_on(response);
-        headers::set_websocket(response.headers_mut());
-        Ok(response)
+        wish.answer(response, self.clone().until_over(passage), self.drain.guard())
     }
 
     /// Ends when a caller may not go on with what a request of its began; says why.
-    async fn until_over(self: Arc<Self>, passage: Passage, method: Method) -> &'static str {
+    async fn until_over(self: Arc<Self>, passage: Passage) -> &'static str {
         let mut settings = self.settings.clone();
         let draining = self.drain.draining();
         tokio::pin!(draining);
         loop {
             let now = settings.borrow_and_update().clone();
-            if let Some(reason) = ended(&passage, &method, &now) {
+            if let Some(reason) = ended(&passage, &now) {
                 return reason;
             }
             let left = passage.allowed.as_ref().map_or(Duration::MAX, |allowed| life_left(&allowed.credential.token));
@@ -197,7 +182,7 @@ impl Guarding {
 }
 
 /// Why a long request may not go on under these settings; `None` if it may.
-fn ended(passage: &Passage, _method: &Method, settings: &Settings) -> Option<&'static str> {
+fn ended(passage: &Passage, settings: &Settings) -> Option<&'static str> {
     if settings.verify != Verify::Enforce {
         return None;
     }
@@ -266,17 +251,6 @@ fn rule(
             Err(denied(problem, denial.reason(), denial.rule()))
         }
     }
-}
-
-/// The path that was decided on, and the query as it came.
-fn target(path: &str, uri: &Uri) -> Result<PathAndQuery, Problem> {
-    let target = match uri.query() {
-        Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
-        None => PathAndQuery::try_from(path),
-    };
-    target.map_err(|error| {
-        Problem::new(Kind::BadRequest, "sidegate: the request's path is not accepted").detail(error.to_string())
-    })
 }
 
 /// A request of HTTP/1.1 names exactly one host (RFC 9112 §3.2): of two, two servers could pick different ones.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri};
 use hyper::body::Incoming;
 use runtime::drain::DrainWatch;
 use runtime::listen::Stream;
@@ -17,8 +17,9 @@ use runtime::settings::Settings;
 use tokio::sync::watch;
 
 use super::problem::{Kind, Problem};
-use super::upstream::{Upstream, passed_on};
-use super::{Body, Peer, headers, tunnel};
+use super::tunnel::Wish;
+use super::upstream::{self, Upstream};
+use super::{Body, Peer, headers};
 use crate::audit::Metrics;
 use crate::tokens::{TokenError, TokenSource};
 
@@ -66,35 +67,22 @@ impl Signing {
         refuse_browsers(request.headers())?;
         let (target, path) = self.leads.find(request.uri())?;
         let token = self.token(target).await?;
-        let websocket = headers::asks_for_websocket(request.method(), request.headers());
-        let client = websocket.then(|| hyper::upgrade::on(&mut request));
+        let wish = Wish::of(&mut request);
         headers::for_next_hop(request.headers_mut());
         // What the application calls the other side is this listener's address, which says nothing there.
         request.headers_mut().remove(http::header::HOST);
         if let Some(token) = token {
             request.headers_mut().insert(http::header::AUTHORIZATION, token);
         }
-        if websocket {
-            headers::set_websocket(request.headers_mut());
-        }
-        let upstream = if websocket { &target.http1 } else { &target.http2 };
-        let mut response = upstream.send(request, path).await?;
-        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(passed_on(response));
-        }
-        let Some(client) = client.filter(|_| headers::is_websocket(response.headers())) else {
-            return Err(Problem::new(Kind::Upstream, "sidegate: the other side switched to what nobody asked for"));
-        };
-        let server = hyper::upgrade::on(&mut response);
+        wish.repeat(&mut request);
+        let upstream = if wish.is_there() { &target.http1 } else { &target.http2 };
+        let response = upstream.send(request, path).await?;
         let draining = self.drain.draining();
         let over = async {
             draining.await;
             "the sidecar is shutting down"
         };
-        tokio::spawn(tunnel::carry(client, server, over, self.drain.guard()));
-        let mut response = passed_on(response);
-        headers::set_websocket(response.headers_mut());
-        Ok(response)
+        wish.answer(response, over, self.drain.guard())
     }
 
     /// The value of `Authorization`; `None` where signing is switched off.
@@ -134,7 +122,7 @@ impl Leads {
     /// The target of a request, and the path and query for it.
     fn find(&self, uri: &Uri) -> Result<(&Target, PathAndQuery), Problem> {
         let targets = match self {
-            Leads::To(target) => return Ok((target, rest(uri.path(), uri.query())?)),
+            Leads::To(target) => return Ok((target, upstream::target(uri.path(), uri.query())?)),
             Leads::ByName(targets) => targets,
         };
         let path = uri.path().strip_prefix('/').unwrap_or_default();
@@ -151,17 +139,6 @@ impl Leads {
                     targets.keys().map(|name| format!("/{name}/")).collect::<Vec<_>>().join(", ")
                 )));
         };
-        Ok((target, rest(behind, uri.query())?))
+        Ok((target, upstream::target(behind, uri.query())?))
     }
-}
-
-fn rest(path: &str, query: Option<&str>) -> Result<PathAndQuery, Problem> {
-    let path = if path.is_empty() { "/" } else { path };
-    let target = match query {
-        Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
-        None => PathAndQuery::try_from(path),
-    };
-    target.map_err(|error| {
-        Problem::new(Kind::BadRequest, "sidegate: the path cannot be sent on").detail(error.to_string())
-    })
 }

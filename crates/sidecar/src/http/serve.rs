@@ -88,32 +88,33 @@ pub(crate) async fn serve<F>(
         let answer = answer(request);
         async { Ok::<_, Infallible>(answer.await) }
     });
-    let draining = drain.draining();
-    tokio::pin!(draining);
     let io = TokioIo::new(io);
     let ended = if is_http2 {
         let connection = http2().serve_connection(io, service);
-        tokio::pin!(connection);
-        tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = &mut draining => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        }
+        until_drained(connection, http2::Connection::graceful_shutdown, &drain).await
     } else {
         let connection = http1(peer).serve_connection(io, service).with_upgrades();
-        tokio::pin!(connection);
-        tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = &mut draining => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        }
+        until_drained(connection, http1::UpgradeableConnection::graceful_shutdown, &drain).await
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "an HTTP connection broke off");
+    }
+}
+
+/// Serves a connection; once the drain starts, to the end of what it has begun.
+async fn until_drained<C: Future<Output = hyper::Result<()>>>(
+    connection: C,
+    end: impl FnOnce(Pin<&mut C>),
+    drain: &DrainWatch,
+) -> hyper::Result<()> {
+    let draining = drain.draining();
+    tokio::pin!(connection, draining);
+    tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = draining => {
+            end(connection.as_mut());
+            connection.await
+        }
     }
 }
 

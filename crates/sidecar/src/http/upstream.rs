@@ -119,8 +119,23 @@ fn unreachable(error: &Error) -> Problem {
     problem.detail(why)
 }
 
+/// The path and query of a request on its next hop.
+///
+/// # Errors
+/// Characters that no request's target has.
+pub(super) fn target(path: &str, query: Option<&str>) -> Result<PathAndQuery, Problem> {
+    let path = if path.is_empty() { "/" } else { path };
+    let target = match query {
+        Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
+        None => PathAndQuery::try_from(path),
+    };
+    target.map_err(|error| {
+        Problem::new(Kind::BadRequest, "sidegate: the path cannot be sent on").detail(error.to_string())
+    })
+}
+
 /// An answer as the client gets it.
-pub(crate) fn passed_on(response: Response<Incoming>) -> Response<Body> {
+pub(super) fn passed_on(response: Response<Incoming>) -> Response<Body> {
     let mut response = response.map(|body| body.map_err(Into::into).boxed_unsync());
     super::headers::of_answer(response.headers_mut());
     response
