@@ -20,7 +20,7 @@ use super::authenticate::{Unauthenticated, authenticate, insufficient_scope};
 use super::problem::{Kind, Problem};
 use super::tunnel::Wish;
 use super::upstream::{self, Upstream};
-use super::{Body, Peer, headers};
+use super::{Body, Peer, discard, headers};
 use crate::audit::{Audit, Caller, Decision, Objects, new_decision_id};
 use crate::verify::{Credential, Verifier};
 
@@ -80,8 +80,13 @@ impl Guarding {
         one_host(&request)?;
         let settings = self.settings.borrow().clone();
         let shown = authenticate(request.headers(), &self.verifier, &settings).await;
-        let passage = self.decide(request.method(), request.uri(), shown, &settings, started)?;
-        self.forward(request, passage).await
+        match self.decide(request.method(), request.uri(), shown, &settings, started) {
+            Ok(passage) => self.forward(request, passage).await,
+            Err(problem) => {
+                discard(request.into_body()).await;
+                Err(problem)
+            }
+        }
     }
 
     /// Decides, and records it.

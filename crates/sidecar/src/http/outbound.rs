@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use super::problem::{Kind, Problem};
 use super::tunnel::Wish;
 use super::upstream::{self, Upstream};
-use super::{Body, Peer, headers};
+use super::{Body, Peer, discard, headers};
 use crate::audit::Metrics;
 use crate::tokens::{TokenError, TokenSource};
 
@@ -64,9 +64,14 @@ async fn answer(request: Request<Incoming>, signing: Arc<Signing>) -> Response<B
 
 impl Signing {
     async fn sign_and_forward(&self, mut request: Request<Incoming>) -> Result<Response<Body>, Problem> {
-        refuse_browsers(request.headers())?;
-        let (target, path) = self.leads.find(request.uri())?;
-        let token = self.token(target).await?;
+        let signed = self.sign(&request).await;
+        let (target, path, token) = match signed {
+            Ok(signed) => signed,
+            Err(problem) => {
+                discard(request.into_body()).await;
+                return Err(problem);
+            }
+        };
         let wish = Wish::of(&mut request);
         headers::for_next_hop(request.headers_mut());
         // What the application calls the other side is this listener's address, which says nothing there.
@@ -83,6 +88,13 @@ impl Signing {
             "the sidecar is shutting down"
         };
         wish.answer(response, over, self.drain.guard())
+    }
+
+    /// Where a request goes, as what, and with which token.
+    async fn sign(&self, request: &Request<Incoming>) -> Result<(&Target, PathAndQuery, Option<HeaderValue>), Problem> {
+        refuse_browsers(request.headers())?;
+        let (target, path) = self.leads.find(request.uri())?;
+        Ok((target, path, self.token(target).await?))
     }
 
     /// The value of `Authorization`; `None` where signing is switched off.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::{ALLOW, CONTENT_TYPE};
-use http::{HeaderValue, Method, Request, Response, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use hyper::body::Incoming;
 use runtime::drain::DrainWatch;
 use runtime::listen::Stream;
@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use super::authenticate::{Unauthenticated, authenticate, insufficient_scope};
 use super::problem::{Kind, Problem};
-use super::{Body, Peer, full};
+use super::{Body, Peer, discard, full};
 use crate::analysis::Analyses;
 use crate::audit::Audit;
 use crate::config;
@@ -89,8 +89,14 @@ fn not_allowed(methods: &'static str) -> Response<Body> {
 impl Querying {
     async fn query(&self, request: Request<Incoming>, started: Instant) -> Result<Response<Body>, Problem> {
         let settings = self.settings.borrow().clone();
-        let credential = self.credential(&request, &settings, started).await?;
         let (head, body) = request.into_parts();
+        let credential = match self.credential(&head.headers, &settings, started).await {
+            Ok(credential) => credential,
+            Err(problem) => {
+                discard(body).await;
+                return Err(problem);
+            }
+        };
         let (asked, statements) = read(&head.headers, &head.uri, body).await?;
         let login = self.log_in(credential.as_deref(), &asked, &settings, started)?;
         let decided = self.decide(&login, statements, asked.is_batch()).await?;
@@ -101,11 +107,11 @@ impl Querying {
     /// Who asks. `Ok(None)`: nobody that is known, and nothing is enforced.
     async fn credential(
         &self,
-        request: &Request<Incoming>,
+        headers: &HeaderMap,
         settings: &Settings,
         started: Instant,
     ) -> Result<Option<Arc<Credential>>, Problem> {
-        match authenticate(request.headers(), &self.verifier, settings).await {
+        match authenticate(headers, &self.verifier, settings).await {
             Ok(credential) => Ok(Some(credential)),
             Err(_) if settings.verify != Verify::Enforce => Ok(None),
             Err(failure) => Err(self.unauthenticated(&failure, settings, started)),
@@ -189,7 +195,7 @@ fn lost() -> Problem {
     Problem::new(Kind::Unavailable, "sidegate: a statement could not be analysed").code("58000")
 }
 
-async fn read(headers: &http::HeaderMap, uri: &Uri, body: Incoming) -> Result<(Asked, Vec<Statement>), Problem> {
+async fn read(headers: &HeaderMap, uri: &Uri, body: Incoming) -> Result<(Asked, Vec<Statement>), Problem> {
     let reading = request::read(headers, uri, body);
     tokio::time::timeout(BODY_TIMEOUT, reading).await.unwrap_or_else(|_| {
         let why = format!("It was not all there after {} s.", BODY_TIMEOUT.as_secs());

@@ -29,7 +29,12 @@ const FIELDS: [(u8, &str); 13] = [
 pub(super) fn of_response(body: &[u8]) -> Problem {
     let field = |tag| field_of(body, tag).map(|text| String::from_utf8_lossy(text).into_owned());
     let code = field(b'C').unwrap_or_default();
-    let mut problem = Problem::new(kind(&code), field(b'M').unwrap_or_default()).code(code);
+    // A protocol violation that leaves the session alive is a request's: too few parameters, for example.
+    let kind = match kind(&code) {
+        Kind::Upstream if field(b'V').as_deref() == Some("ERROR") => Kind::Sql,
+        kind => kind,
+    };
+    let mut problem = Problem::new(kind, field(b'M').unwrap_or_default()).code(code);
     problem = field(b'D').into_iter().fold(problem, Problem::detail);
     problem = field(b'H').into_iter().fold(problem, Problem::hint);
     for (tag, name) in FIELDS {

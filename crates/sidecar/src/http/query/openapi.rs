@@ -28,6 +28,7 @@ pub fn document() -> Result<String, serde_json::Error> {
         contact()
     ),
     paths(query, openapi),
+    components(schemas(IsolationLevel)),
     modifiers(&BearerToken)
 )]
 struct Document;
