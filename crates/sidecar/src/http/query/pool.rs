@@ -63,8 +63,10 @@ impl Pools {
     pub(super) async fn get(&self, login: &Login, token: Option<&AccessToken>) -> Result<Pooled, Problem> {
         let pool = self.pool(login, token)?;
         let status = pool.status();
-        if status.size >= status.max_size && status.available == 0 && status.waiting >= self.limits.queue {
-            return Err(no_room(&format!("{} requests wait already.", status.waiting)));
+        // Those that hold a session, wait for one, or for theirs to be made.
+        let users = (status.size + status.waiting).saturating_sub(status.available);
+        if users >= status.max_size + self.limits.queue {
+            return Err(no_room(&format!("{} requests wait already.", self.limits.queue)));
         }
         pool.get().await.map_err(|error| match error {
             PoolError::Timeout(_) => no_room(&format!("None was free in {} s.", self.limits.wait.as_secs())),
