@@ -55,7 +55,10 @@ struct Passage {
     /// The path to send, which is the one that was decided on.
     path: String,
     decision: String,
-    allowed: Option<Allowed>,
+    /// Who calls, if that is known: where nothing is enforced, nobody may be.
+    credential: Option<Arc<Credential>>,
+    /// The role that allowed it; none, where it passes only because nothing is enforced.
+    role: Option<String>,
 }
 
 /// Whom a role allowed a request.
@@ -127,11 +130,13 @@ impl Guarding {
         };
         let role = ruling.as_ref().ok().map(|allowed| allowed.role.as_str());
         self.audit.record(&self.caller(credential.map(|credential| &credential.token), role), &decision);
+        let passage =
+            |path: &str, credential, role| Passage { path: path.to_owned(), decision: id.clone(), credential, role };
         match ruling {
-            Ok(allowed) => Ok(Passage { path: said.to_owned(), decision: id, allowed: Some(allowed) }),
+            Ok(Allowed { credential, role }) => Ok(passage(said, Some(credential), Some(role))),
             Err(denied) if settings.verify == Verify::Enforce => Err(denied.problem.decision(id)),
             // Nobody fails who would have got in without us, so even a path that makes no sense goes as it came.
-            Err(_) => Ok(Passage { path: uri.path().to_owned(), decision: id, allowed: None }),
+            Err(denied) => Ok(passage(uri.path(), denied.credential, None)),
         }
     }
 
@@ -156,11 +161,7 @@ impl Guarding {
         headers::for_next_hop(request.headers_mut());
         introduce(request.headers_mut(), &passage);
         wish.repeat(&mut request);
-        let sent = tokio::time::timeout(self.response_timeout, self.upstream.send(request, target));
-        let response = sent.await.map_err(|_| {
-            let why = format!("no answer in {} s", self.response_timeout.as_secs());
-            Problem::new(Kind::Timeout, "sidegate: the service behind did not answer in time").detail(why)
-        })??;
+        let response = self.upstream.send(request, target, self.response_timeout).await?;
         wish.answer(response, self.clone().until_over(passage), self.drain.guard())
     }
 
@@ -174,7 +175,7 @@ impl Guarding {
             if let Some(reason) = ended(&passage, &now) {
                 return reason;
             }
-            let left = passage.allowed.as_ref().map_or(Duration::MAX, |allowed| life_left(&allowed.credential.token));
+            let left = passage.credential.as_ref().map_or(Duration::MAX, |credential| life_left(&credential.token));
             tokio::select! {
                 () = &mut draining => return "the sidecar is shutting down",
                 changed = settings.changed() => if changed.is_err() {
@@ -191,10 +192,10 @@ fn ended(passage: &Passage, settings: &Settings) -> Option<&'static str> {
     if settings.verify != Verify::Enforce {
         return None;
     }
-    let Some(allowed) = &passage.allowed else {
+    let (Some(credential), Some(_)) = (&passage.credential, &passage.role) else {
         return Some("verification is enforced now, and would have refused it");
     };
-    let token = &allowed.credential.token;
+    let token = &credential.token;
     let now = identity::UnixTime(runtime::clock::now());
     if token.still_valid(settings.tokens_not_before.map(identity::UnixTime), now).is_err() {
         return Some("the caller's token has expired or was revoked");
@@ -286,8 +287,10 @@ fn introduce(headers: &mut HeaderMap, passage: &Passage) {
         }
     };
     tell(headers::DECISION, &passage.decision);
-    if let Some(Allowed { credential, role, .. }) = &passage.allowed {
+    if let Some(credential) = &passage.credential {
         tell(headers::SUBJECT, &credential.token.subject().to_string());
+    }
+    if let Some(role) = &passage.role {
         tell(headers::ROLE, role);
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Request, Response, Uri};
@@ -81,7 +81,7 @@ impl Signing {
         }
         wish.repeat(&mut request);
         let upstream = if wish.is_there() { &target.http1 } else { &target.http2 };
-        let response = upstream.send(request, path).await?;
+        let response = upstream.send(request, path, Duration::MAX).await?;
         let draining = self.drain.draining();
         let over = async {
             draining.await;

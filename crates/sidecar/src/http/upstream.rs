@@ -5,6 +5,8 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -58,14 +60,16 @@ impl Upstream {
         Upstream { client, authority, http2 }
     }
 
-    /// Sends a request to `target`, its path and query as they are to be. Cancel safe: the request is given up.
+    /// Sends a request to `target`, its path and query as they are to be, and waits for the head of the answer:
+    /// `patience` long, counted from the last of the request's body that went out. Cancel safe: the request is given up.
     ///
     /// # Errors
-    /// A problem for the client: the other side is not there, or broke off before it answered.
+    /// A problem for the client: the other side is not there, broke off before it answered, or takes too long.
     pub(crate) async fn send(
         &self,
         mut request: Request<Incoming>,
         target: PathAndQuery,
+        patience: Duration,
     ) -> Result<Response<Incoming>, Problem> {
         let mut parts = http::uri::Parts::default();
         parts.scheme = Some(Scheme::HTTP);
@@ -81,14 +85,31 @@ impl Upstream {
         } else {
             *request.version_mut() = http::Version::HTTP_11;
         }
-        let request = request.map(without_our_trailers);
-        self.client.request(request).await.map_err(|error| unreachable(&error))
+        let progress = Arc::new(AtomicU64::new(0));
+        let request = request.map(|body| outgoing(body, progress.clone()));
+        let answer = self.client.request(request);
+        tokio::pin!(answer);
+        loop {
+            let before = progress.load(Ordering::Relaxed);
+            match tokio::time::timeout(patience, &mut answer).await {
+                Ok(answer) => return answer.map_err(|error| unreachable(&error)),
+                Err(_) if progress.load(Ordering::Relaxed) > before => {}
+                Err(_) => return Err(too_slow(patience)),
+            }
+        }
     }
 }
 
-/// Trailers are header fields that come late, and some frameworks read them as such.
-fn without_our_trailers(body: Incoming) -> Body {
-    let honest = |mut frame: Frame<Bytes>| {
+fn too_slow(patience: Duration) -> Problem {
+    Problem::new(Kind::Timeout, "sidegate: the service behind did not answer in time")
+        .detail(format!("No answer in {} s.", patience.as_secs()))
+}
+
+/// A request's body on its way out, its parts counted. Trailers are header fields that come late, and some frameworks
+/// read them as such.
+fn outgoing(body: Incoming, progress: Arc<AtomicU64>) -> Body {
+    let honest = move |mut frame: Frame<Bytes>| {
+        progress.fetch_add(1, Ordering::Relaxed);
         if let Some(trailers) = frame.trailers_mut() {
             super::headers::remove_ours(trailers);
         }
