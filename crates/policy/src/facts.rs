@@ -175,6 +175,7 @@ pub struct Facts {
     declares: Vec<Box<str>>,
     fetches: Vec<Box<str>>,
     controls_transaction: bool,
+    copies: bool,
 }
 
 impl Facts {
@@ -208,6 +209,11 @@ impl Facts {
         self.controls_transaction
     }
 
+    /// Whether the text copies data to or from its client, which takes messages of its own.
+    pub fn copies(&self) -> bool {
+        self.copies
+    }
+
     /// Bytes that this value holds, for a cache that bounds its memory.
     pub fn size_hint(&self) -> usize {
         let names = [&self.prepares, &self.executes, &self.declares, &self.fetches];
@@ -217,11 +223,11 @@ impl Facts {
     }
 
     pub(crate) fn from_parts(needs: Vec<Fact>, [prepares, executes, declares, fetches]: [Vec<Box<str>>; 4]) -> Self {
-        Self { needs, prepares, executes, declares, fetches, controls_transaction: false }
+        Self { needs, prepares, executes, declares, fetches, controls_transaction: false, copies: false }
     }
 
-    pub(crate) fn with_transaction_control(self, controls_transaction: bool) -> Self {
-        Self { controls_transaction, ..self }
+    pub(crate) fn with_protocol(self, controls_transaction: bool, copies: bool) -> Self {
+        Self { controls_transaction, copies, ..self }
     }
 }
 

@@ -16,7 +16,7 @@ const CACHE_BYTES: u64 = 16 << 20;
 const REMEMBERED_LIMIT: usize = 64 << 10;
 
 /// A text longer than this is analysed on another thread: its parse would hold up other connections' bytes.
-const INLINE_LIMIT: usize = 32 << 10;
+pub(crate) const INLINE_LIMIT: usize = 32 << 10;
 
 /// The longest SQL text that is looked at, in bytes; a longer one is denied. Bulk data goes by `COPY` or parameters.
 pub(crate) const TEXT_LIMIT: usize = 4 << 20;
@@ -88,8 +88,11 @@ impl Analyses {
         Some(made)
     }
 
-    /// Analyses a long text on a thread where nobody waits. Cancel safe: the work is finished and dropped.
+    /// Analyses a text on a thread where nobody waits, unless it is known. Cancel safe: the work is finished and dropped.
     pub(crate) async fn make(&self, text: Vec<u8>) -> Option<Arc<Analysis>> {
+        if let Some(known) = self.cache.get(&Lookup(&text)) {
+            return Some(known);
+        }
         let cache = self.cache.clone();
         let work = tokio::task::spawn_blocking(move || {
             let made = Arc::new(Analysis::of(&text));

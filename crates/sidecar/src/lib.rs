@@ -17,6 +17,7 @@ mod link;
 mod login;
 mod pg;
 mod serve;
+mod standing;
 mod tokens;
 mod verify;
 

@@ -322,6 +322,7 @@ impl<'a> Walker<'a> {
     }
 
     fn copy(&mut self, s: &'a pb::CopyStmt) -> Walk {
+        self.copies |= s.filename.is_empty() && !s.is_program;
         if s.is_program {
             self.need_level(Action::UseServerFile, "programs of the server", Level::Admin);
         } else if !s.filename.is_empty() {

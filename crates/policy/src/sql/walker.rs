@@ -24,6 +24,7 @@ pub(super) struct Walker<'a> {
     pub(super) declares: Vec<Box<str>>,
     pub(super) fetches: Vec<Box<str>>,
     pub(super) controls_transaction: bool,
+    pub(super) copies: bool,
     /// Names of common table expressions that are visible here, and how many times over.
     ctes: HashMap<&'a str, usize>,
     /// The targets of the statements around, whose columns count as read where they are named.
@@ -42,7 +43,7 @@ impl<'a> Walker<'a> {
     /// What was gathered.
     pub(super) fn finish(self) -> Facts {
         Facts::from_parts(self.needs, [self.prepares, self.executes, self.declares, self.fetches])
-            .with_transaction_control(self.controls_transaction)
+            .with_protocol(self.controls_transaction, self.copies)
     }
 
     /// Adds a fact, once.

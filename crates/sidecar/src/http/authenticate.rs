@@ -61,7 +61,7 @@ impl Unauthenticated {
 
     /// What the client is told.
     pub(super) fn problem(&self, realm: &str) -> Problem {
-        let challenge = format!("Bearer realm=\"{realm}\"");
+        let challenge = challenge(realm);
         match self {
             Unauthenticated::NoToken => Problem::new(Kind::Unauthorized, "sidegate: no token")
                 .detail("This service is entered with an access token, and none was shown.")
@@ -84,6 +84,11 @@ impl Unauthenticated {
         }
         .code("28000")
     }
+}
+
+/// The challenge to those who show no token (RFC 6750 §3).
+pub(super) fn challenge(realm: &str) -> String {
+    format!("Bearer realm=\"{realm}\"")
 }
 
 /// The challenge that goes with a denial (RFC 6750 §3.1).

@@ -22,6 +22,7 @@ use super::tunnel::Wish;
 use super::upstream::{self, Upstream};
 use super::{Body, Peer, discard, headers};
 use crate::audit::{Audit, Caller, Decision, Objects, new_decision_id};
+use crate::standing::Standing;
 use crate::verify::{Credential, Verifier};
 
 /// What every request of a listener shares.
@@ -162,53 +163,34 @@ impl Guarding {
         introduce(request.headers_mut(), &passage);
         wish.repeat(&mut request);
         let response = self.upstream.send(request, target, self.response_timeout).await?;
-        wish.answer(response, self.clone().until_over(passage), self.drain.guard())
+        let standing = Standing::new(passage.credential, passage.role.is_none());
+        wish.answer(response, self.clone().until_over(standing), self.drain.guard())
     }
 
     /// Ends when a caller may not go on with what a request of its began; says why.
-    async fn until_over(self: Arc<Self>, passage: Passage) -> &'static str {
+    async fn until_over(self: Arc<Self>, standing: Standing) -> &'static str {
         let mut settings = self.settings.clone();
         let draining = self.drain.draining();
         tokio::pin!(draining);
         loop {
             let now = settings.borrow_and_update().clone();
-            if let Some(reason) = ended(&passage, &now) {
-                return reason;
+            if standing.ended(&now).is_some() {
+                return "its caller's token has ended, or verification is enforced now";
             }
-            let left = passage.credential.as_ref().map_or(Duration::MAX, |credential| life_left(&credential.token));
+            // The clock counts whole seconds, and where nothing is enforced, an end does not end it.
+            let look = standing.life_left().max(SHORTEST_LOOK);
             tokio::select! {
                 () = &mut draining => return "the sidecar is shutting down",
                 changed = settings.changed() => if changed.is_err() {
                     return "the settings are not known any more";
                 },
-                () = tokio::time::sleep(left) => {}
+                () = tokio::time::sleep(look), if standing.expires() => {}
             }
         }
     }
 }
 
-/// Why a long request may not go on under these settings; `None` if it may.
-fn ended(passage: &Passage, settings: &Settings) -> Option<&'static str> {
-    if settings.verify != Verify::Enforce {
-        return None;
-    }
-    let (Some(credential), Some(_)) = (&passage.credential, &passage.role) else {
-        return Some("verification is enforced now, and would have refused it");
-    };
-    let token = &credential.token;
-    let now = identity::UnixTime(runtime::clock::now());
-    if token.still_valid(settings.tokens_not_before.map(identity::UnixTime), now).is_err() {
-        return Some("the caller's token has expired or was revoked");
-    }
-    None
-}
-
-fn life_left(token: &AccessToken) -> Duration {
-    let end = token.expires_at().0.saturating_add(identity::LEEWAY_SECONDS);
-    Duration::from_secs(u64::try_from(end.saturating_sub(runtime::clock::now())).unwrap_or(0)).max(SHORTEST_LOOK)
-}
-
-/// Between two looks at a token's life, as the clock counts whole seconds.
+/// Between two looks at what is over by the clock.
 const SHORTEST_LOOK: Duration = Duration::from_secs(1);
 
 /// Why a request does not pass where verification enforces.

@@ -10,22 +10,24 @@ use std::time::{Duration, Instant};
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use hyper::body::Incoming;
+use policy::Facts;
 use runtime::drain::DrainWatch;
 use runtime::listen::Stream;
 use runtime::settings::{Settings, Verify};
 use tokio::sync::watch;
 
-use super::authenticate::{Unauthenticated, authenticate, insufficient_scope};
+use super::authenticate::{authenticate, challenge, insufficient_scope};
 use super::problem::{Kind, Problem};
 use super::{Body, Peer, discard, full};
-use crate::analysis::Analyses;
+use crate::analysis::{Analyses, INLINE_LIMIT, TEXT_LIMIT};
 use crate::audit::Audit;
 use crate::config;
 use crate::login::{Login, Logins, Refusal, Wanted};
 use crate::pg::authorize::{Denied, Gate, Ruling};
+use crate::standing::Standing;
 use crate::verify::{Credential, Verifier};
 use request::{Asked, Statement};
-use run::Decided;
+use run::{Decided, Terms};
 
 mod answer;
 mod error;
@@ -99,9 +101,19 @@ impl Querying {
         };
         let (asked, statements) = read(&head.headers, &head.uri, body).await?;
         let login = self.log_in(credential.as_deref(), &asked, &settings, started)?;
-        let decided = self.decide(&login, statements, asked.is_batch()).await?;
-        let pooled = self.pools.get(&login, credential.as_deref().map(|credential| &credential.token)).await?;
-        run::start(pooled, decided, asked, &self.limits, self.drain.guard()).await
+        let (decided, is_lax) = self.decide(&login, statements, asked.is_batch()).await?;
+        let token = credential.as_deref().map(|credential| &credential.token);
+        let session = self.pools.get(&login, token).await.map_err(|problem| {
+            let decision = decided.first().and_then(|one| one.passage.decision());
+            decision.into_iter().fold(problem, Problem::decision)
+        })?;
+        let terms = Terms {
+            limits: self.limits.clone(),
+            standing: Standing::new(credential, login.tolerated || is_lax),
+            settings: self.settings.clone(),
+            guard: self.drain.guard(),
+        };
+        run::start(session, decided, asked, terms).await
     }
 
     /// Who asks. `Ok(None)`: nobody that is known, and nothing is enforced.
@@ -113,15 +125,16 @@ impl Querying {
     ) -> Result<Option<Arc<Credential>>, Problem> {
         match authenticate(headers, &self.verifier, settings).await {
             Ok(credential) => Ok(Some(credential)),
-            Err(_) if settings.verify != Verify::Enforce => Ok(None),
-            Err(failure) => Err(self.unauthenticated(&failure, settings, started)),
+            Err(failure) => {
+                // Where nothing is enforced, this record says who would fail.
+                let caller = self.logins.caller(None, None, "");
+                let id = self.logins.record(&caller, settings, (false, failure.label()), started);
+                match settings.verify {
+                    Verify::Enforce => Err(failure.problem(&self.realm()).decision(id)),
+                    Verify::Observe | Verify::Off => Ok(None),
+                }
+            }
         }
-    }
-
-    fn unauthenticated(&self, failure: &Unauthenticated, settings: &Settings, started: Instant) -> Problem {
-        let caller = self.logins.caller(None, None, "");
-        let id = self.logins.record(&caller, settings, (false, failure.label()), started);
-        failure.problem(&self.realm()).decision(id)
     }
 
     fn realm(&self) -> String {
@@ -137,14 +150,25 @@ impl Querying {
     ) -> Result<Login, Problem> {
         let wanted = Wanted { role: asked.role.as_deref().unwrap_or_default(), database: asked.database.as_deref() };
         self.logins.choose(credential, &wanted, settings, started).map_err(|Refusal { fields, decision, .. }| {
-            let challenge = insufficient_scope(&self.realm(), &fields.message);
-            let problem = Problem::of_fields(Kind::Denied, *fields).challenge(challenge);
+            let problem = match credential {
+                None => Problem::of_fields(Kind::Unauthorized, *fields).challenge(challenge(&self.realm())),
+                Some(_) => {
+                    let challenge = insufficient_scope(&self.realm(), &fields.message);
+                    Problem::of_fields(Kind::Denied, *fields).challenge(challenge)
+                }
+            };
             decision.into_iter().fold(problem, Problem::decision)
         })
     }
 
-    /// Puts every statement to the policy; one that is denied denies all.
-    async fn decide(&self, login: &Login, statements: Vec<Statement>, is_batch: bool) -> Result<Vec<Decided>, Problem> {
+    /// Puts every statement to the policy; one that is denied denies all. Says, too, whether one passes only because
+    /// nothing is enforced.
+    async fn decide(
+        &self,
+        login: &Login,
+        statements: Vec<Statement>,
+        is_batch: bool,
+    ) -> Result<(Vec<Decided>, bool), Problem> {
         let mut gate = Gate {
             role: login.role.clone(),
             caller: login.caller.clone(),
@@ -154,23 +178,30 @@ impl Querying {
             prepared: None,
             lax: None,
         };
+        // Many texts hold up other connections as one long text does.
+        let aside = statements.iter().map(|statement| statement.text.len()).sum::<usize>() > INLINE_LIMIT;
         let mut decided = Vec::with_capacity(statements.len());
         for statement in statements {
-            let passage = loop {
-                match gate.text(statement.text.as_bytes()) {
-                    Ruling::Pass(passage) => break passage,
-                    Ruling::Deny(denied) => return Err(self.denied(denied)),
-                    Ruling::Analyze(text) => gate.prepared = Some(self.analyses.make(text).await.ok_or_else(lost)?),
-                }
+            let text = statement.text.as_bytes();
+            let known = if aside { None } else { self.analyses.get(text) };
+            let analysis = match known {
+                None if text.len() <= TEXT_LIMIT => Some(self.analyses.make(text.to_vec()).await.ok_or_else(lost)?),
+                known => known,
             };
-            if is_batch && passage.controls_transaction() {
-                return Err(Problem::new(Kind::BadRequest, "sidegate: the batch is one transaction already")
-                    .code("25001")
-                    .hint("Leave out BEGIN, COMMIT and ROLLBACK; savepoints are fine."));
+            gate.prepared.clone_from(&analysis);
+            let passage = match gate.text(text) {
+                Ruling::Pass(passage) => passage,
+                Ruling::Deny(denied) => return Err(self.denied(denied)),
+                Ruling::Analyze(_) => return Err(lost()),
+            };
+            // Looked at whoever asks, as it is about HTTP and not about rights.
+            if let Some(Ok(facts)) = analysis.as_ref().map(|analysis| &analysis.facts) {
+                fits_http(facts, is_batch)
+                    .map_err(|problem| passage.decision().into_iter().fold(problem, Problem::decision))?;
             }
             decided.push(Decided { statement, passage });
         }
-        Ok(decided)
+        Ok((decided, gate.lax.is_some()))
     }
 
     fn denied(&self, denied: Denied) -> Problem {
@@ -189,6 +220,19 @@ impl Querying {
         };
         problem.decision(id)
     }
+}
+
+/// Whether a statement can run in a request. Refused before anything is sent: afterwards it might have happened already.
+fn fits_http(facts: &Facts, is_batch: bool) -> Result<(), Problem> {
+    if facts.copies() {
+        return Err(run::no_copy());
+    }
+    if is_batch && facts.controls_transaction() {
+        return Err(Problem::new(Kind::BadRequest, "sidegate: the batch is one transaction already")
+            .code("25001")
+            .hint("Leave out BEGIN, COMMIT and ROLLBACK; savepoints are fine."));
+    }
+    Ok(())
 }
 
 fn lost() -> Problem {

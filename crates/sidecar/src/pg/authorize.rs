@@ -28,12 +28,6 @@ impl Passage {
         self.decision.as_deref()
     }
 
-    /// Whether the text begins or ends a transaction, as far as that can be told.
-    pub(crate) fn controls_transaction(&self) -> bool {
-        let facts = self.handle.as_ref().and_then(|analysis| analysis.facts.as_ref().ok());
-        facts.is_some_and(Facts::controls_transaction)
-    }
-
     /// What the session is to remember of the message.
     pub(super) fn into_handle(self) -> Option<Handle> {
         self.handle

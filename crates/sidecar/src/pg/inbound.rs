@@ -3,11 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use identity::LEEWAY_SECONDS;
-use identity::access::AccessToken;
 use runtime::drain::DrainWatch;
 use runtime::listen::{Address, Stream};
-use runtime::settings::{Settings, Verify};
+use runtime::settings::Settings;
 use tokio::sync::watch;
 use wire::startup::{CancelKey, Startup};
 use wire::{ErrorFields, backend};
@@ -25,6 +23,7 @@ use crate::audit::Audit;
 use crate::config::Authentication;
 use crate::link::Link;
 use crate::login::{Login, Logins, Refusal, Wanted};
+use crate::standing::Standing;
 use crate::verify::{Credential, Verifier};
 
 /// Time from the first byte to the first statement. Slow and silent peers are cut here.
@@ -57,12 +56,18 @@ pub(crate) struct InboundCancels(Cancels<(Address, CancelKey)>);
 struct Session {
     pump: Pump,
     watched: Watched,
-    credential: Option<Arc<Credential>>,
-    /// Seconds since the epoch.
-    expires_at: Option<i64>,
-    /// It is here only because nothing was enforced when it logged in.
-    tolerated: bool,
+    standing: Standing,
     _cancel: cancel::Registered<(Address, CancelKey)>,
+}
+
+impl Session {
+    /// Why it may not go on under these settings; `None` if it may.
+    fn ended(&mut self, settings: &Settings) -> Option<ErrorFields> {
+        if self.watched.gate.is_tainted() {
+            self.standing.is_tolerated_from_now_on();
+        }
+        self.standing.ended(settings)
+    }
 }
 
 /// Serves one connection to its end. Nothing of it outlives the call.
@@ -214,9 +219,7 @@ impl Established {
         Ok(Session {
             pump: Pump::new(link, self.upstream.link),
             watched: Watched::new(gate),
-            expires_at: self.credential.as_ref().map(|credential| end_of_life(&credential.token)),
-            credential: self.credential,
-            tolerated: self.login.tolerated,
+            standing: Standing::new(self.credential, self.login.tolerated),
             _cancel: listening.cancels.0.register(self.client_key, target),
         })
     }
@@ -225,10 +228,10 @@ impl Established {
 /// Runs a session to its end, watching what may end it early.
 async fn run(mut session: Session, listening: &Listening) {
     let mut settings = listening.settings.clone();
-    let mut verdict = still_allowed(&session, &settings.borrow_and_update().clone());
-    let expiry = tokio::time::sleep(life_left(&session));
+    let mut verdict = session.ended(&settings.borrow_and_update().clone());
+    let expiry = tokio::time::sleep(session.standing.life_left());
     tokio::pin!(expiry);
-    let mut expires = session.expires_at.is_some();
+    let mut expires = session.standing.expires();
     let patience = tokio::time::sleep(Duration::ZERO);
     tokio::pin!(patience);
     let reason = loop {
@@ -240,13 +243,14 @@ async fn run(mut session: Session, listening: &Listening) {
         tokio::select! {
             biased;
             Ok(()) = settings.changed(), if !ending => {
-                verdict = still_allowed(&session, &settings.borrow_and_update().clone());
+                verdict = session.ended(&settings.borrow_and_update().clone());
             }
             () = &mut expiry, if !ending && expires => {
                 // The clock may have been set back since the timer was.
-                expires = life_left(&session) > Duration::ZERO;
-                expiry.as_mut().reset(tokio::time::Instant::now() + life_left(&session));
-                verdict = still_allowed(&session, &settings.borrow().clone());
+                let left = session.standing.life_left();
+                expires = left > Duration::ZERO;
+                expiry.as_mut().reset(tokio::time::Instant::now() + left);
+                verdict = session.ended(&settings.borrow().clone());
             }
             () = listening.drain.draining(), if !ending => verdict = Some(shutting_down()),
             () = &mut patience, if ending && !overdue => session.watched.overdue = true,
@@ -281,38 +285,6 @@ fn end_reason(stop: Stop, verdict: Option<ErrorFields>) -> Option<ErrorFields> {
     }
 }
 
-/// Why a session may not go on under these settings; `None` if it may.
-fn still_allowed(session: &Session, settings: &Settings) -> Option<ErrorFields> {
-    if settings.verify != Verify::Enforce {
-        return None;
-    }
-    let ended = |message: &str, hint: &str| Some(ErrorFields::fatal("57P01", message).hint(hint));
-    let Some(Credential { token, .. }) =
-        session.credential.as_deref().filter(|_| !session.tolerated && !session.watched.gate.is_tainted())
-    else {
-        return ended("sidegate: verification is enforced now, and would have refused this session", "Show a token.");
-    };
-    if settings.tokens_not_before.is_some_and(|time| token.issued_at().0 < time) {
-        return ended("sidegate: the session's token was revoked", "Reconnect with a newer token.");
-    }
-    if session.expires_at.is_some_and(|time| time <= runtime::clock::now()) {
-        return ended("sidegate: the session's token has expired", "Reconnect.");
-    }
-    None
-}
-
 fn shutting_down() -> ErrorFields {
     ErrorFields::fatal("57P01", "sidegate: terminating connection: the sidecar is shutting down").hint("Reconnect.")
-}
-
-/// When a session on `token` ends, in seconds since the epoch. One that was let in within the leeway for clocks that
-/// differ has the rest of it.
-fn end_of_life(token: &AccessToken) -> i64 {
-    let expires_at = token.expires_at().0;
-    if expires_at > runtime::clock::now() { expires_at } else { expires_at.saturating_add(LEEWAY_SECONDS) }
-}
-
-fn life_left(session: &Session) -> Duration {
-    let left = session.expires_at.map_or(0, |time| time.saturating_sub(runtime::clock::now()));
-    Duration::from_secs(u64::try_from(left).unwrap_or(0))
 }

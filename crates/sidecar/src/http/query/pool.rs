@@ -61,7 +61,7 @@ impl Pools {
     /// # Errors
     /// A problem for the client: no room, or PostgreSQL does not let it in.
     pub(super) async fn get(&self, login: &Login, token: Option<&AccessToken>) -> Result<Pooled, Problem> {
-        let pool = self.pool(login, token)?;
+        let (key, pool) = self.pool(login, token)?;
         let status = pool.status();
         // Those that hold a session, wait for one, or for theirs to be made.
         let users = (status.size + status.waiting).saturating_sub(status.available);
@@ -70,13 +70,17 @@ impl Pools {
         }
         pool.get().await.map_err(|error| match error {
             PoolError::Timeout(_) => no_room(&format!("None was free in {} s.", self.limits.wait.as_secs())),
-            PoolError::Backend(error) => error::of_login(error),
+            PoolError::Backend(error) => {
+                // Names of databases come from clients, and those that do not exist are many.
+                self.pools.lock().retain(|other, pool| *other != key || pool.status().size > 0);
+                error::of_login(error)
+            }
             // Neither is a pool closed here, nor are there hooks.
             _ => no_room("The pool is closed."),
         })
     }
 
-    fn pool(&self, login: &Login, token: Option<&AccessToken>) -> Result<managed::Pool<Logins>, Problem> {
+    fn pool(&self, login: &Login, token: Option<&AccessToken>) -> Result<(Key, managed::Pool<Logins>), Problem> {
         let subject = token.map(AccessToken::subject);
         let key = Key {
             user: login.user.clone(),
@@ -86,7 +90,7 @@ impl Pools {
             scoped: login.role.as_ref().is_some_and(|role| role.is_scoped()),
         };
         if let Some(pool) = self.pools.lock().get(&key) {
-            return Ok(pool.clone());
+            return Ok((key, pool.clone()));
         }
         let identity = Identity {
             role: login.role.as_deref(),
@@ -108,8 +112,8 @@ impl Pools {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| Problem::new(Kind::Unavailable, "sidegate: no pool").detail(error.to_string()))?;
-        self.pools.lock().insert(key, pool.clone());
-        Ok(pool)
+        self.pools.lock().insert(key.clone(), pool.clone());
+        Ok((key, pool))
     }
 }
 

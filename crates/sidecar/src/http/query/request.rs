@@ -199,6 +199,9 @@ fn asked(headers: &HeaderMap, uri: &Uri) -> Result<Asked, Problem> {
                 )));
             }
         };
+        if value.contains(['\0', '\u{fffd}']) {
+            return Err(malformed(format!("The {name} has characters that no name has.")));
+        }
         if known.as_deref().is_some_and(|other| other != value) {
             return Err(malformed(format!("The {name} is given twice, and differently.")));
         }

@@ -5,6 +5,7 @@
 //! a [`Passage`] goes with each.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -16,7 +17,9 @@ use http_body_util::BodyExt;
 use postgres_protocol::IsNull;
 use postgres_protocol::message::frontend;
 use runtime::drain::Guard;
-use tokio::sync::{mpsc, oneshot};
+use runtime::settings::Settings;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 use wire::WireError;
 use wire::backend::TransactionStatus;
 
@@ -29,6 +32,7 @@ use super::request::{Asked, Statement};
 use super::session::Over;
 use crate::config;
 use crate::pg::authorize::Passage;
+use crate::standing::Standing;
 
 /// Bytes that are gathered before they are sent.
 const CHUNK: usize = 64 << 10;
@@ -39,13 +43,22 @@ const CHUNKS_AHEAD: usize = 2;
 /// How long a client may take none of its result: it holds a session that others wait for.
 const STALL: Duration = Duration::from_secs(30);
 
-/// PostgreSQL ends a statement by itself when its time is up; a little later, this side does.
+/// PostgreSQL ends a statement by itself when its time is up; a little later, this side does, whatever was set.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// A statement and the proof that it may run.
 pub(super) struct Decided {
     pub(super) statement: Statement,
     pub(super) passage: Passage,
+}
+
+/// What statements run under.
+pub(super) struct Terms {
+    pub(super) limits: config::Query,
+    pub(super) standing: Standing,
+    pub(super) settings: watch::Receiver<Arc<Settings>>,
+    #[allow(dead_code, reason = "held for its drop")]
+    pub(super) guard: Guard,
 }
 
 /// Plays statements, and gives the answer as soon as its head is known. Cancel safe: what runs is cancelled.
@@ -56,23 +69,19 @@ pub(super) async fn start(
     session: Pooled,
     decided: Vec<Decided>,
     asked: Asked,
-    limits: &config::Query,
-    guard: Guard,
+    terms: Terms,
 ) -> Result<Response<Body>, Problem> {
     let (head, headed) = oneshot::channel();
     let (chunks, pieces) = mpsc::channel(CHUNKS_AHEAD);
     let play = Play {
         session,
-        output: Output { head: Some(head), chunks, buffer: Vec::new() },
-        running: false,
-        left: limits.result_limit,
-        limit: limits.result_limit,
-        patience: limits.statement_timeout + GRACE,
+        output: Output { head: Some(head), chunks, buffer: Vec::new(), left: terms.limits.result_limit },
+        state: State::Settled,
+        deadline: Instant::now(),
+        decision: None,
+        terms,
     };
-    tokio::spawn(async move {
-        play.play(decided, asked).await;
-        drop(guard);
-    });
+    tokio::spawn(play.play(decided, asked));
     let body = match headed.await {
         Ok(Ok(Head::Whole(bytes))) => full(bytes),
         Ok(Ok(Head::Streams)) => Pieces { pieces, ended: false }.boxed_unsync(),
@@ -110,25 +119,46 @@ impl From<WireError> for Stop {
     }
 }
 
+/// What PostgreSQL still owes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Nothing: the last `ReadyForQuery` was read.
+    Settled,
+    /// The end of a statement, of which nothing lasts before its `Sync`.
+    Runs,
+    /// `ReadyForQuery`, or more.
+    Ends,
+}
+
 struct Play {
     session: Pooled,
     output: Output,
-    /// Something was sent that `ReadyForQuery` did not answer yet.
-    running: bool,
-    /// Bytes of values that the result may still have.
-    left: u64,
-    limit: u64,
-    patience: Duration,
+    state: State,
+    /// When the statement's time is up. Time that the client takes for the result does not count.
+    deadline: Instant,
+    /// Of the statement that runs, or ran last.
+    decision: Option<String>,
+    terms: Terms,
 }
 
 impl Play {
     async fn play(mut self, decided: Vec<Decided>, asked: Asked) {
         match self.all(decided, &asked).await {
             Ok(()) => self.output.finish().await,
-            Err(Stop::Problem(problem)) => self.output.fail(problem).await,
+            Err(Stop::Problem(problem)) => {
+                self.output.fail(self.decision.iter().fold(problem, Problem::decision)).await
+            }
             Err(Stop::Gone) => tracing::debug!("a client left before its answer"),
         }
-        self.session.clean_up(self.running).await;
+        match self.state {
+            State::Settled => self.session.clean_up().await,
+            State::Runs => self.session.stop().await,
+            State::Ends => {}
+        }
+        if !self.session.is_clean() {
+            // Not back to the pool: ending the connection is what rolls back.
+            drop(Pooled::take(self.session));
+        }
     }
 
     async fn all(&mut self, decided: Vec<Decided>, asked: &Asked) -> Result<(), Stop> {
@@ -160,104 +190,105 @@ impl Play {
     async fn control(&mut self, text: &str) -> Result<(), Stop> {
         let mut out = Vec::new();
         wire::frontend::query(&mut out, text);
-        self.send(&out).await?;
-        let mut failed = None;
-        loop {
-            match self.receive().await? {
-                (b'Z', _) => return failed.map_or(Ok(()), |problem: Problem| Err(problem.into())),
-                (b'E', body) => failed = Some(error::of_response(&body)),
-                _ => {}
-            }
-        }
+        self.send(&out, State::Ends).await?;
+        self.ready(None).await
     }
 
     async fn statement(&mut self, decided: Decided, asked: &Asked) -> Result<(), Stop> {
         let Decided { statement, passage } = decided;
+        self.decision = passage.decision().map(ToOwned::to_owned).or(self.decision.take());
         let style = Style { arrays: statement.array_mode.unwrap_or(asked.array_mode), raw: asked.raw_text };
         let messages = messages(&statement).map_err(|error| {
             Problem::new(Kind::BadRequest, "sidegate: the statement cannot be sent").detail(error.to_string())
         })?;
         drop(statement);
-        self.send(&messages).await?;
-        let result = self.result(style).await;
-        match (result, passage.decision()) {
-            (Err(Stop::Problem(problem)), Some(id)) => Err(problem.decision(id).into()),
-            (result, _) => result,
-        }
+        self.send(&messages, State::Runs).await?;
+        let failed = self.result(style).await?;
+        let mut sync = bytes::BytesMut::new();
+        frontend::sync(&mut sync);
+        self.state = State::Ends;
+        self.session.send(&sync).await?;
+        self.ready(failed).await
     }
 
-    async fn result(&mut self, style: Style) -> Result<(), Stop> {
+    /// Reads a statement's answer to its end, which may be an error.
+    async fn result(&mut self, style: Style) -> Result<Option<Problem>, Stop> {
         let mut columns = None;
-        let mut failed = None;
         loop {
             let (tag, body) = self.receive().await?;
             match tag {
                 b'T' | b'n' => {
                     let read = Columns::read(&body, style)?;
                     read.begin(&mut self.output.buffer);
+                    self.pass_on().await?;
                     columns = Some(read);
                 }
-                b'D' => self.row(columns.as_mut(), &body).await?,
-                b'C' | b'I' => answer::end(&mut self.output.buffer, &command_tag(&body)),
-                b'E' => failed = failed.or(Some(error::of_response(&body))),
-                b'G' => {
-                    failed = Some(no_copy());
-                    self.refuse_copy().await?;
+                b'D' => {
+                    let columns = columns.as_mut();
+                    let columns = columns.ok_or(WireError::Unexpected { tag, place: "before its description" })?;
+                    columns.row(&mut self.output.buffer, &body)?;
+                    self.pass_on().await?;
                 }
-                b'H' | b'W' => return Err(no_copy().into()),
-                b'Z' => return failed.map_or(Ok(()), |problem: Problem| Err(problem.into())),
+                b'C' | b'I' if columns.is_some() => {
+                    answer::end(&mut self.output.buffer, &command_tag(&body));
+                    return Ok(None);
+                }
+                b'E' => return Ok(Some(error::of_response(&body))),
+                b'1' | b'2' => {}
+                // What copies was refused before; this one nobody could read.
+                b'G' | b'H' | b'W' => return Err(no_copy().into()),
+                _ => return Err(WireError::Unexpected { tag, place: "in the answer to a statement" }.into()),
+            }
+        }
+    }
+
+    /// Reads up to `ReadyForQuery`. The first error counts, and `failed` came before.
+    async fn ready(&mut self, mut failed: Option<Problem>) -> Result<(), Stop> {
+        loop {
+            match self.receive().await? {
+                (b'Z', _) => {
+                    self.state = State::Settled;
+                    return failed.map_or(Ok(()), |problem| Err(problem.into()));
+                }
+                (b'E', body) => failed = failed.or_else(|| Some(error::of_response(&body))),
                 _ => {}
             }
         }
     }
 
-    async fn row(&mut self, columns: Option<&mut Columns>, body: &[u8]) -> Result<(), Stop> {
-        let columns = columns.ok_or(WireError::Unexpected { tag: b'D', place: "before its description" })?;
-        let Some(left) = self.left.checked_sub(body.len() as u64) else {
-            return Err(Problem::new(Kind::Sql, format!("sidegate: the result is longer than {} bytes", self.limit))
-                .code("54000")
-                .hint("Ask for less at a time, or use the native protocol.")
-                .into());
-        };
-        self.left = left;
-        columns.row(&mut self.output.buffer, body)?;
-        self.output.flush_if_full().await
+    /// Lets the client have what is there, if it is enough to be sent; what it makes us wait, the statement has longer.
+    async fn pass_on(&mut self) -> Result<(), Stop> {
+        let before = Instant::now();
+        let passed = self.output.flush_if_full().await;
+        self.deadline += before.elapsed();
+        passed
     }
 
-    /// Declines to send data: PostgreSQL then fails the statement. The `Sync` that it was sent already, it has ignored.
-    async fn refuse_copy(&mut self) -> Result<(), Stop> {
-        let mut out = bytes::BytesMut::new();
-        let refused = frontend::copy_fail("there is no COPY over HTTP", &mut out);
-        refused.map_err(|_| WireError::Malformed("CopyFail message"))?;
-        frontend::sync(&mut out);
-        self.send(&out).await
-    }
-
-    async fn send(&mut self, messages: &[u8]) -> Result<(), Stop> {
-        self.running = true;
+    /// Begins something, if the caller may still go on.
+    async fn send(&mut self, messages: &[u8], state: State) -> Result<(), Stop> {
+        let settings = self.terms.settings.borrow().clone();
+        if let Some(fields) = self.terms.standing.ended(&settings) {
+            return Err(Problem::of_fields(Kind::Unauthorized, fields).into());
+        }
+        self.state = state;
+        self.deadline = Instant::now() + self.terms.limits.statement_timeout + GRACE;
         Ok(self.session.send(messages).await?)
     }
 
     async fn receive(&mut self) -> Result<(u8, Bytes), Stop> {
         tokio::select! {
             biased;
-            received = tokio::time::timeout(self.patience, self.session.receive()) => match received {
-                Ok(Ok((tag, body))) => {
-                    self.running &= tag != b'Z';
-                    Ok((tag, body))
-                }
-                Ok(Err(over)) => {
-                    self.running = false;
-                    Err(over.into())
-                }
-                Err(_) => Err(Problem::new(Kind::Timeout, "sidegate: PostgreSQL does not answer").code("57014").into()),
+            received = tokio::time::timeout_at(self.deadline, self.session.receive()) => match received {
+                Ok(received) => Ok(received?),
+                Err(_) => Err(Problem::new(Kind::Sql, "sidegate: the statement's time is up").code("57014").into()),
             },
             () = self.output.gone() => Err(Stop::Gone),
         }
     }
 }
 
-fn no_copy() -> Problem {
+/// The problem of a statement that takes messages of its own.
+pub(super) fn no_copy() -> Problem {
     Problem::new(Kind::Sql, "sidegate: there is no COPY over HTTP")
         .code("0A000")
         .hint("Use the native protocol, or INSERT and SELECT.")
@@ -267,7 +298,8 @@ fn command_tag(body: &[u8]) -> String {
     String::from_utf8_lossy(body.strip_suffix(b"\0").unwrap_or(body)).into_owned()
 }
 
-/// Parse, Bind, Describe, Execute, Sync: all parameters and all columns as text, of types that PostgreSQL finds out.
+/// Parse, Bind, Describe, Execute: all parameters and all columns as text, of types that PostgreSQL finds out. No `Sync`
+/// yet: before that, nothing of the statement lasts, so that one whose result cannot be given has not happened.
 fn messages(statement: &Statement) -> std::io::Result<bytes::BytesMut> {
     let mut out = bytes::BytesMut::new();
     frontend::parse("", &statement.text, [], &mut out)?;
@@ -284,7 +316,7 @@ fn messages(statement: &Statement) -> std::io::Result<bytes::BytesMut> {
     })?;
     frontend::describe(b'P', "", &mut out)?;
     frontend::execute("", 0, &mut out)?;
-    frontend::sync(&mut out);
+    frontend::flush(&mut out);
     Ok(out)
 }
 
@@ -308,6 +340,8 @@ struct Output {
     head: Option<oneshot::Sender<Result<Head, Problem>>>,
     chunks: mpsc::Sender<Piece>,
     buffer: Vec<u8>,
+    /// Bytes that the answer may still have, beyond the buffer.
+    left: u64,
 }
 
 impl Output {
@@ -320,14 +354,25 @@ impl Output {
     }
 
     async fn flush_if_full(&mut self) -> Result<(), Stop> {
+        if self.buffer.len() as u64 > self.left {
+            return Err(Problem::new(Kind::Sql, "sidegate: the result is longer than this sidecar gives")
+                .code("54000")
+                .hint("Ask for less at a time, or use the native protocol.")
+                .into());
+        }
         if self.buffer.len() < CHUNK {
             return Ok(());
         }
+        self.left -= self.buffer.len() as u64;
         if let Some(head) = self.head.take() {
             head.send(Ok(Head::Streams)).map_err(|_| Stop::Gone)?;
         }
-        let chunk = std::mem::replace(&mut self.buffer, Vec::with_capacity(CHUNK + CHUNK / 4));
-        self.send(Piece::Chunk(chunk.into())).await
+        let mut rest = Bytes::from(std::mem::replace(&mut self.buffer, Vec::with_capacity(CHUNK + CHUNK / 4)));
+        while !rest.is_empty() {
+            let chunk = rest.split_to(rest.len().min(CHUNK));
+            self.send(Piece::Chunk(chunk)).await?;
+        }
+        Ok(())
     }
 
     async fn send(&self, piece: Piece) -> Result<(), Stop> {

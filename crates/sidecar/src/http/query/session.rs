@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use futures_util::FutureExt;
 use runtime::listen::Address;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,10 +19,13 @@ use crate::pg::cancel;
 use crate::pg::upstream::{self, LoggedIn};
 
 /// The longest message of PostgreSQL's that is read whole, in bytes: the longest row. A result may be longer.
-pub(super) const ROW_LIMIT: usize = 16 << 20;
+pub(super) const ROW_LIMIT: usize = 4 << 20;
 
 /// Time for PostgreSQL to end a statement that was cancelled, and to clean up a session.
 const CLEANING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Time between two requests to cancel.
+const CANCEL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Why a session is over.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +51,8 @@ pub(super) struct Session {
     buffer: BytesMut,
     /// Nothing of a request is left in it.
     clean: bool,
+    /// Bytes of a message that are still to be forgotten.
+    forgotten: usize,
     status: TransactionStatus,
 }
 
@@ -59,6 +64,7 @@ impl Session {
             address,
             buffer: BytesMut::new(),
             clean: true,
+            forgotten: 0,
             status: TransactionStatus::Idle,
         }
     }
@@ -116,39 +122,67 @@ impl Session {
         }
     }
 
-    /// Cancels what runs, without waiting for its end.
-    pub(super) async fn cancel(&self) {
-        if let Ok(stream) = upstream::connect(&self.address).await {
-            let _ = cancel::forward(stream, &self.key).await;
-        }
-    }
-
-    /// Reads up to `ReadyForQuery`, whatever comes.
-    pub(super) async fn skip_to_ready(&mut self) -> Result<(), Over> {
-        while self.receive().await?.0 != b'Z' {}
-        Ok(())
-    }
-
-    /// Ends what a request left: what still runs, its transaction, whatever it set, prepared or made. A session that
-    /// this does not work on is not used again.
-    pub(super) async fn clean_up(&mut self, running: bool) {
-        let cleaned = tokio::time::timeout(CLEANING_TIMEOUT, self.try_clean_up(running)).await;
-        match cleaned {
+    /// Cleans up behind a request whose last answer was read to its `ReadyForQuery`: ends its transaction, takes back
+    /// whatever it set, prepared or made. Whether it is clean then, [`Session::is_clean`] says.
+    pub(super) async fn clean_up(&mut self) {
+        match tokio::time::timeout(CLEANING_TIMEOUT, self.try_clean_up()).await {
             Ok(Ok(())) => self.clean = self.status == TransactionStatus::Idle && self.buffer.is_empty(),
-            Ok(Err(error)) => tracing::debug!(%error, "a session is given up"),
-            Err(_) => tracing::debug!("a session is given up: it does not come to rest"),
+            Ok(Err(error)) => tracing::debug!(%error, "a session cannot be cleaned"),
+            Err(_) => tracing::debug!("a session does not come to rest"),
         }
     }
 
-    async fn try_clean_up(&mut self, running: bool) -> Result<(), Over> {
-        if running {
-            self.cancel().await;
-            self.skip_to_ready().await?;
-        }
+    async fn try_clean_up(&mut self) -> Result<(), Over> {
         if self.status != TransactionStatus::Idle {
             self.simple("ROLLBACK").await?;
         }
         self.simple("DISCARD ALL").await
+    }
+
+    /// Whether nothing of a request is left in it.
+    pub(super) fn is_clean(&self) -> bool {
+        self.clean
+    }
+
+    /// Stops a statement amid its answer, for a session that is given up: without its `Sync` nothing of it lasts. A
+    /// request to cancel that comes between two messages is lost, so it is sent until there is an answer.
+    pub(super) async fn stop(&mut self) {
+        let stopping = async {
+            loop {
+                if let Ok(stream) = upstream::connect(&self.address).await {
+                    let _ = cancel::forward(stream, &self.key).await;
+                }
+                if tokio::time::timeout(CANCEL_INTERVAL, self.forget_the_rest()).await.is_ok() {
+                    return;
+                }
+            }
+        };
+        if tokio::time::timeout(CLEANING_TIMEOUT, stopping).await.is_err() {
+            tracing::warn!("PostgreSQL does not end a statement that was cancelled");
+        }
+    }
+
+    /// Reads and forgets messages until one says that the statement has ended, or the connection has. Cancel safe.
+    async fn forget_the_rest(&mut self) {
+        loop {
+            let now = self.forgotten.min(self.buffer.len());
+            self.buffer.advance(now);
+            self.forgotten -= now;
+            match Header::read(&self.buffer) {
+                Ok(Some(header)) if self.forgotten == 0 => {
+                    if matches!(header.tag, b'C' | b'E' | b'I' | b'Z') {
+                        return;
+                    }
+                    self.forgotten = header.total();
+                    continue;
+                }
+                Ok(_) => {}
+                Err(_) => return,
+            }
+            if !matches!(self.link.read_buf(&mut self.buffer).await, Ok(1..)) {
+                return;
+            }
+        }
     }
 
     async fn simple(&mut self, text: &str) -> Result<(), Over> {

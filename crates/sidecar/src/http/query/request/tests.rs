@@ -99,6 +99,8 @@ fn header_fields_and_url() {
     assert!(read(&[string], "/query?role=reader").is_some());
     assert!(read(&[string], "/query?role=admin").is_none());
     assert!(read(&[], "/query?rol=reader").is_none());
+    assert!(read(&[], "/query?database=a%00b").is_none());
+    assert!(read(&[], "/query?database=a%ffb").is_none());
     assert!(read(&[("Neon-Batch-Isolation-Level", "serializable; drop table x")], "/query").is_none());
     assert!(read(&[("Neon-Array-Mode", "yes")], "/query").is_none());
     assert!(read(&[string, string], "/query").is_none());
