@@ -4,6 +4,7 @@ Each function is a case; all run, and those that fail are named at the end.
 """
 
 import concurrent.futures
+import http.client
 import json
 import os
 import socket
@@ -158,7 +159,7 @@ def a_client_that_goes_away_ends_its_query():
     parts = urllib.parse.urlsplit(WRITER)
     body = json.dumps({"query": ENDLESS})
     with socket.create_connection((parts.hostname, parts.port)) as connection:
-        connection.sendall(f"POST {parts.path}/query HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+        connection.sendall(f"POST {parts.path}/query HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
         assert within(10, lambda: at_work("postgres-a") == 1), "it does not start"
     assert within(10, lambda: at_work("postgres-a") == 0), "it goes on"
 
@@ -181,6 +182,72 @@ def a_result_that_breaks_off_is_no_result():
             assert not isinstance(error, TimeoutError), error
         except Exception as error:  # http.client's own, which is no OSError
             assert type(error).__name__ == "IncompleteRead", error
+
+
+def breaks_off(url, text):
+    try:
+        answer = query(url, text)
+    except (OSError, http.client.HTTPException):
+        return
+    raise AssertionError(f"{text}: {answer}")
+
+
+def what_is_refused_over_its_result_has_not_happened():
+    count = lambda: rows(WRITER, "select count(*)::int as n from log where msg like 'undone%'")
+    before = count()
+    copied = query(WRITER, "copy (insert into log (msg) values ('undone') returning msg) to stdout")
+    assert problem(copied, 400)["code"] == "0A000"
+    breaks_off(WRITER, "insert into log (msg) select 'undone' || repeat('x', 1000000) from generate_series(1, 80) returning msg")
+    too_long = {"query": "insert into log (msg) values ('undone' || repeat('x', 5000000)) returning msg"}
+    assert problem(query(WRITER, too_long["query"]), 400)["code"] == "54000"
+    locks = {"query": "update orders set status = 'undone' where id = 7"}
+    assert problem(ask(f"{WRITER}/query", "POST", {}, json.dumps([locks, too_long])), 400)["code"] == "54000"
+    # Nobody holds the row any more.
+    again = [{"query": "set lock_timeout = '2s'"}, {"query": "update orders set status = status where id = 7 returning status"}]
+    answer = ask(f"{WRITER}/query", "POST", {}, json.dumps(again))
+    assert answer.status == 200 and answer.json()["results"][1]["rows"][0]["status"] != "undone", answer
+    assert count() == before
+
+
+def a_batch_does_not_outlive_its_rights():
+    slow = {"query": "select count(*) from generate_series(1, 2500000)"}
+    batch = [slow] * 12 + [{"query": "insert into log (msg) values ('outlived')"}]
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        running = pool.submit(ask, f"{WRITER}/query", "POST", {}, json.dumps(batch))
+        assert within(10, lambda: at_work("postgres-a") == 1), "it does not start"
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 1))
+        set_live("postgres-a", "TOKENS_NOT_BEFORE", now)
+        assert problem(running.result(), 401)["code"] == "57P01"
+    # With a newer token it goes on.
+    set_live("service-a", "TOKENS_NOT_BEFORE", now)
+    assert within(10, lambda: query(WRITER, "select 1").status == 200)
+    assert rows(WRITER, "select count(*)::int as n from log where msg = 'outlived'") == [{"n": 0}]
+
+
+def answers_stay_with_their_requests():
+    try:
+        set_live("postgres-a", "VERIFY_AUTH_ENABLED", "observe")
+        for _ in range(3):
+            # PostgreSQL would read the next text otherwise than it is decided on: the session ends.
+            assert problem(query(WRITER, "set standard_conforming_strings = off"), 400)["code"] == "57P01"
+            with concurrent.futures.ThreadPoolExecutor(8) as pool:
+                asked = {n: pool.submit(rows, WRITER, "select $1::int as n", [n]) for n in range(40)}
+                assert all(one.result() == [{"n": n}] for n, one in asked.items())
+    finally:
+        set_live("postgres-a", "VERIFY_AUTH_ENABLED", "true")
+
+
+def without_a_token_a_batch_is_still_one_transaction():
+    batch = [{"query": "select 1"}, {"query": "commit and chain"}, {"query": "select 2"}]
+    try:
+        set_live("postgres-b", "VERIFY_AUTH_ENABLED", "observe")
+        answer = ask(f"{DIRECT}/query", "POST", {}, json.dumps(batch))
+        assert problem(answer, 400)["code"] == "25001"
+        assert ask(f"{DIRECT}/query", "POST", {}, json.dumps(batch[:1])).status == 200
+        recorded = [one for one in decisions("postgres-b") if one["reason"] == "no_token" and one["mode"] == "observe"]
+        assert len(recorded) >= 2, "who would fail is recorded"
+    finally:
+        set_live("postgres-b", "VERIFY_AUTH_ENABLED", "true")
 
 
 def settings_are_live():
@@ -206,7 +273,8 @@ def main():
         what_is_wrong_with_a_statement_is_postgresqls_to_say, a_denial_has_everything, a_batch_is_decided_before_it_begins,
         a_token_is_asked_for, nothing_of_a_request_is_left_for_the_next, callers_with_one_role_stay_apart,
         a_client_that_goes_away_ends_its_query, too_many_at_once_are_told_to_come_again, a_result_that_breaks_off_is_no_result,
-        settings_are_live,
+        settings_are_live, what_is_refused_over_its_result_has_not_happened, a_batch_does_not_outlive_its_rights,
+        answers_stay_with_their_requests, without_a_token_a_batch_is_still_one_transaction,
     ]
     failed = []
     for case in cases:
