@@ -177,6 +177,14 @@ def a_token_is_asked_for_at_the_listener():
     assert ask(url, headers={"Authorization": f"bearer {token}"}).status == 200
 
 
+def web_pages_are_kept_out():
+    # By a name of the page's own that leads here, or from another site.
+    for header in ({"Host": "evil.example"}, {"Host": "evil.example:80"}, {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-origin"}):
+        problem(ask(f"{PROMETHEUS}/api/v1/query?query=up", headers=header), 403)
+    for header in ({"Host": "localhost"}, {"Host": "127.0.0.1:1"}, {"Host": "[::1]:80"}, {"Sec-Fetch-Mode": "cors"}):
+        assert ask(f"{PROMETHEUS}/api/v1/query?query=up", headers=header).status == 200, header
+
+
 def a_refusal_arrives_whole():
     """Even if it is said before the body was read: curl speaks HTTP/2 here, where the rest of a request is then reset."""
     for url, body in ((f"{INBOUND}/-/quit", "x=y"), (READY["inbound_http"]["postgres-b"] + "/query", '{"query": "select 1"}')):
@@ -314,7 +322,7 @@ def a_body_streams_down(echo):
 
 def a_body_streams_up_and_down_at_once(echo):
     with socket.create_connection(echo.address, 15) as connection:
-        connection.sendall(b"POST /echo HTTP/1.1\r\nHost: echo\r\nTransfer-Encoding: chunked\r\n\r\n")
+        connection.sendall(b"POST /echo HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
         reader = connection.makefile("rb")
         for number in range(10):
             piece = f"piece {number}".encode()
@@ -333,7 +341,7 @@ def a_websocket_passes(echo):
     with socket.create_connection(echo.address, 15) as connection:
         key = base64.b64encode(os.urandom(16)).decode()
         connection.sendall(
-            f"GET /socket HTTP/1.1\r\nHost: echo\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"GET /socket HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
         )
         reader = connection.makefile("rb")
@@ -373,7 +381,7 @@ def main():
     cases = [
         prometheus_watches_the_demo, prometheus_may_be_read, prometheus_may_not_be_administered,
         no_way_of_writing_a_path_leads_around, no_grant_no_entry, a_token_is_asked_for_at_the_listener,
-        a_refusal_arrives_whole, settings_are_live,
+        web_pages_are_kept_out, a_refusal_arrives_whole, settings_are_live,
     ]
     of_our_own = [
         the_upstream_learns_who_calls_and_no_token, a_body_streams_down, a_body_streams_up_and_down_at_once,

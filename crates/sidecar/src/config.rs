@@ -139,6 +139,8 @@ pub struct Outbound {
     pub listen: Address,
     /// What it speaks, and where it leads.
     pub protocol: OutboundProtocol,
+    /// Of an HTTP listener, names that it goes by besides the local ones.
+    pub hosts: Vec<String>,
 }
 
 /// What a listener that signs speaks, and where it leads.
@@ -230,6 +232,40 @@ mod tests {
             "inbound[0].tls",
             "outbound[0].listen",
             "outbound[0].tls",
+        ] {
+            assert!(error.contains(part), "{part} missing in:\n{error}");
+        }
+    }
+
+    #[test]
+    fn fields_go_with_their_protocol() {
+        let error = Config::parse(
+            "service: a/b\nissuer: {url: 'http://x', subject_token_file: /t}\n\
+             inbound:\n\
+             - {protocol: postgres, listen: '127.0.0.1:1', upstream: 'unix:/s', http2: true}\n\
+             - {protocol: query, listen: '127.0.0.1:2', upstream: 'unix:/s', pool: {size: 0}, authentication: password}\n\
+             - {protocol: http, listen: '127.0.0.1:3', upstream: 'unix:/s', response_timeout: 0, database: x}\n\
+             outbound:\n\
+             - {protocol: query, listen: '127.0.0.1:4', target: a/c, connect: '127.0.0.1:5'}\n\
+             - {protocol: postgres, listen: '127.0.0.1:4', targets: []}\n\
+             - {protocol: http, listen: '127.0.0.1:4', hosts: ['x:1'], targets: [\
+                  {target: a/c, connect: '127.0.0.1:5'}, {target: b/c, connect: '127.0.0.1:5'},\
+                  {target: a/d, name: 'a/d', connect: 'far:5'}]}\n",
+        )
+        .unwrap_err()
+        .to_string();
+        for part in [
+            "inbound[0].http2",
+            "inbound[1].pool.size",
+            "inbound[1].authentication",
+            "inbound[2].response_timeout",
+            "inbound[2].database",
+            "outbound[0].protocol",
+            "outbound[1]: needs `target`",
+            "outbound[2].hosts",
+            "another target called \"c\"",
+            "outbound[2].targets[2].name",
+            "outbound[2].targets[2].tls",
         ] {
             assert!(error.contains(part), "{part} missing in:\n{error}");
         }

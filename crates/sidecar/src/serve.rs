@@ -10,7 +10,7 @@ use runtime::admin::Readiness;
 use runtime::decision_log::{DecisionLog, OnFull};
 use runtime::drain::{DrainWatch, Guard};
 use runtime::http_client::HttpClient;
-use runtime::listen::{Listener, Stream};
+use runtime::listen::{Address, Listener, Stream};
 use runtime::settings::{Settings, Verify};
 use rustls::pki_types::ServerName;
 use tokio::sync::watch;
@@ -256,6 +256,7 @@ impl Shared {
         };
         let signing = Arc::new(http::outbound::Signing {
             leads,
+            hosts: matches!(outbound.listen, Address::Tcp(_)).then(|| outbound.hosts.clone()),
             settings: self.settings.clone(),
             metrics: self.audit.metrics.clone(),
             drain: self.drain.clone(),

@@ -166,8 +166,15 @@ impl Check {
                 raw.listen
             ));
         }
+        let hosts = raw.hosts.clone().unwrap_or_default();
+        if raw.hosts.is_some() && raw.protocol != Protocol::Http {
+            self.fail(format!("{at}.hosts: not a field of this protocol"));
+        }
+        if hosts.iter().any(|name| name.is_empty() || name.contains([':', '/'])) {
+            self.fail(format!("{at}.hosts: names of hosts, without a port"));
+        }
         let protocol = self.outbound_protocol(&at, raw);
-        Some(Outbound { listen: listen?, protocol: protocol? })
+        Some(Outbound { listen: listen?, protocol: protocol?, hosts })
     }
 
     fn outbound_protocol(&mut self, at: &str, raw: raw::Outbound) -> Option<OutboundProtocol> {

@@ -95,6 +95,7 @@ pub(super) struct Outbound {
     pub(super) connect: Option<String>,
     pub(super) tls: Option<ClientTls>,
     pub(super) targets: Option<Vec<Target>>,
+    pub(super) hosts: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]

@@ -26,6 +26,8 @@ use crate::tokens::{TokenError, TokenSource};
 /// What every request of a listener shares.
 pub(crate) struct Signing {
     pub(crate) leads: Leads,
+    /// Names that it goes by, besides the local ones; `None`: any, as no browser gets to a Unix socket.
+    pub(crate) hosts: Option<Vec<String>>,
     pub(crate) settings: watch::Receiver<Arc<Settings>>,
     pub(crate) metrics: Metrics,
     pub(crate) drain: DrainWatch,
@@ -92,7 +94,10 @@ impl Signing {
 
     /// Where a request goes, as what, and with which token.
     async fn sign(&self, request: &Request<Incoming>) -> Result<(&Target, PathAndQuery, Option<HeaderValue>), Problem> {
-        refuse_browsers(request.headers())?;
+        refuse_pages(request.headers())?;
+        if let Some(names) = &self.hosts {
+            refuse_strange_names(request, names)?;
+        }
         let (target, path) = self.leads.find(request.uri())?;
         Ok((target, path, self.token(target).await?))
     }
@@ -119,15 +124,35 @@ fn no_token(error: &TokenError) -> Problem {
     Problem::new(kind, "sidegate: no token for this request").code("28000").detail(error.to_string()).hint(hint)
 }
 
-/// A page in a browser on this machine could otherwise speak as this service, as it can reach loopback. Programs do not
-/// send this header; browsers always do, and no page can make them leave it out (Fetch Metadata).
-fn refuse_browsers(headers: &HeaderMap) -> Result<(), Problem> {
+/// A page in a browser on this machine could otherwise speak as this service, as it can reach loopback. To a local name
+/// a browser says in a header which site a page is of, and no page can make it leave that out (Fetch Metadata); programs
+/// do not send it.
+fn refuse_pages(headers: &HeaderMap) -> Result<(), Problem> {
     match headers.get("sec-fetch-site") {
         None => Ok(()),
         Some(site) if site.as_bytes() == b"none" => Ok(()),
         Some(_) => Err(Problem::new(Kind::Denied, "sidegate: a web page may not send requests through this sidecar")
             .hint("Send it from the application itself.")),
     }
+}
+
+/// By another name it does not say so: that of the page's own site, which its owner lets lead here (DNS rebinding).
+fn refuse_strange_names(request: &Request<Incoming>, names: &[String]) -> Result<(), Problem> {
+    let host = request.headers().get(http::header::HOST).map(|host| host.to_str().unwrap_or("?"));
+    let Some(host) = request.uri().host().or(host) else {
+        return Ok(());
+    };
+    let bare =
+        host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(host, |(h, _)| h);
+    let bare = bare.trim_start_matches('[').trim_end_matches(']');
+    let is_local = bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback());
+    let is_known = |name: &str| bare.eq_ignore_ascii_case(name);
+    if is_local || is_known("localhost") || names.iter().any(|name| is_known(name)) {
+        return Ok(());
+    }
+    Err(Problem::new(Kind::Denied, "sidegate: this listener does not go by that name")
+        .detail("Only local names are taken, so that no web page can lead a browser here by its own.")
+        .hint("Call it 127.0.0.1 or localhost, or add the name to the listener's `hosts`."))
 }
 
 impl Leads {
