@@ -1,21 +1,16 @@
-"""psycopg 3 through a pair of sidecars: what an application does, and libpq's pipeline mode around denials.
-
-Each function is a case; all run, and those that fail are named at the end.
-"""
+"""psycopg 3 through a pair of sidecars: what an application does, and libpq's pipeline mode around denials."""
 
 import json
-import os
 import sys
 import threading
 import time
-import traceback
 import urllib.parse
 import urllib.request
 
 import psycopg
 from psycopg import errors
+from suite import READY, run, set_live
 
-READY = json.load(open(os.environ["READY"]))
 READER = READY["outbound"]["service-a"]["postgres-b"]
 WRITER = READY["outbound"]["service-a"]["postgres-a"]
 SCOPED = READY["outbound"]["service-b"]["postgres-b"]
@@ -232,14 +227,6 @@ def a_token_as_the_password():
         assert token not in str(error) and "the token was refused" in str(error), error
 
 
-def set_live(service, key, value):
-    path = os.path.join(READY["settings"][service], key)
-    with open(path + ".new", "w") as file:
-        file.write(value)
-    os.rename(path + ".new", path)
-    time.sleep(1)
-
-
 def settings_are_live():
     """Sessions outlive a change of settings, and the next statement is decided under the new ones."""
     with connect(READER, autocommit=True, prepare_threshold=0) as conn:
@@ -275,17 +262,8 @@ def settings_are_live():
 
 def main():
     cases = [value for value in globals().values() if callable(value) and getattr(value, "__module__", "") == "__main__"]
-    cases = [case for case in cases if case not in (connect, set_live, main)]
-    failed = []
-    for case in cases:
-        try:
-            case()
-        except Exception:  # noqa: BLE001: reported below
-            failed.append(case.__name__)
-            print(f"--- {case.__name__}", file=sys.stderr)
-            traceback.print_exc()
-    print(f"psycopg {psycopg.__version__}, libpq {psycopg.pq.version()}: {len(cases) - len(failed)} passed, {len(failed)} failed")
-    return 1 if failed else 0
+    cases = [case for case in cases if case not in (connect, main)]
+    return run(f"psycopg {psycopg.__version__}, libpq {psycopg.pq.version()}", cases)
 
 
 if __name__ == "__main__":

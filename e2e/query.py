@@ -1,7 +1,4 @@
-"""`POST /query` as HTTP, without a driver: what it answers to what is wrong, and what sessions that are shared keep to themselves.
-
-Each function is a case; all run, and those that fail are named at the end.
-"""
+"""`POST /query` as HTTP, without a driver: what it answers to what is wrong, and what sessions that are shared keep to themselves."""
 
 import concurrent.futures
 import http.client
@@ -11,10 +8,9 @@ import socket
 import subprocess
 import sys
 import time
-import traceback
 import urllib.parse
 
-from web import READY, access_token, ask, decisions, problem, set_live, within
+from suite import READY, access_token, ask, decisions, problem, run, set_live, within
 
 READER = READY["http"]["service-a"]["postgres-b"]
 WRITER = READY["http"]["service-a"]["postgres-a"]
@@ -276,16 +272,7 @@ def main():
         settings_are_live, what_is_refused_over_its_result_has_not_happened, a_batch_does_not_outlive_its_rights,
         answers_stay_with_their_requests, without_a_token_a_batch_is_still_one_transaction,
     ]
-    failed = []
-    for case in cases:
-        try:
-            case()
-        except Exception:  # noqa: BLE001: reported below
-            failed.append(case.__name__)
-            print(f"--- {case.__name__}", file=sys.stderr)
-            traceback.print_exc()
-    print(f"POST /query: {len(cases) - len(failed)} passed, {len(failed)} failed")
-    return 1 if failed else 0
+    return run("POST /query", cases)
 
 
 if __name__ == "__main__":

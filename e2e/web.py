@@ -1,95 +1,20 @@
-"""HTTP services behind a sidecar: the demo's Prometheus, and an upstream of the test's own.
-
-Each function is a case; all run, and those that fail are named at the end.
-"""
+"""HTTP services behind a sidecar: the demo's Prometheus, and an upstream of the test's own."""
 
 import base64
+import functools
 import hashlib
 import http.client
 import json
 import os
 import socket
-import ssl
 import subprocess
 import sys
-import time
-import traceback
-import urllib.error
-import urllib.parse
-import urllib.request
 
 import upstream
+from suite import READY, access_token, ask, decisions, problem, run, set_live, within
 
-READY = json.load(open(os.environ["READY"]))
 PROMETHEUS = READY["http"]["service-a"]["prometheus"]
 INBOUND = READY["inbound_http"]["prometheus"]
-TLS = ssl.create_default_context(cafile=READY["ca_file"])
-
-
-class Answer:
-    def __init__(self, status, headers, body):
-        self.status, self.headers, self.body = status, headers, body
-
-    def json(self):
-        return json.loads(self.body)
-
-    def __repr__(self):
-        return f"{self.status} {dict(self.headers)} {self.body[:500]!r}"
-
-
-def ask(url, method="GET", headers={}, body=None):
-    """One request; whatever its status is no exception. The path goes out as it is."""
-    parts = urllib.parse.urlsplit(url)
-    if parts.scheme == "https":
-        connection = http.client.HTTPSConnection(parts.netloc, context=TLS, timeout=30)
-    else:
-        connection = http.client.HTTPConnection(parts.netloc, timeout=30)
-    connection.request(method, url[len(f"{parts.scheme}://{parts.netloc}") :], body, headers)
-    answer = connection.getresponse()
-    try:
-        return Answer(answer.status, answer.headers, answer.read())
-    finally:
-        connection.close()
-
-
-def access_token(app, service):
-    form = {
-        "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
-        "subject_token": open(READY["subject_tokens"][app]).read().strip(),
-        "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
-        "audience": f"{service}/{service}",
-    }
-    with urllib.request.urlopen(READY["issuer"] + "/token", urllib.parse.urlencode(form).encode()) as answer:
-        return json.load(answer)["access_token"]
-
-
-def problem(answer, status):
-    """A refusal as RFC 9457 has it."""
-    assert answer.status == status, answer
-    assert answer.headers["Content-Type"].startswith("application/problem+json"), answer
-    said = answer.json()
-    assert said["status"] == status and said["title"] and said["type"] and said["message"], said
-    return said
-
-
-def decisions(service):
-    with open(os.path.join(READY["dir"], "logs", f"{service}.decisions.jsonl")) as file:
-        return [json.loads(line) for line in file]
-
-
-def within(seconds, ask_again):
-    deadline = time.monotonic() + seconds
-    while not (found := ask_again()) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return found
-
-
-def set_live(service, key, value):
-    path = os.path.join(READY["settings"][service], key)
-    with open(path + ".new", "w") as file:
-        file.write(value)
-    os.rename(path + ".new", path)
-    time.sleep(1)
 
 
 def prometheus_watches_the_demo():
@@ -387,27 +312,11 @@ def main():
         the_upstream_learns_who_calls_and_no_token, a_body_streams_down, a_body_streams_up_and_down_at_once,
         a_websocket_passes, memory_stays_small,
     ]
-    failed = []
-
-    def run(case, *arguments):
-        try:
-            case(*arguments)
-        except Exception:  # noqa: BLE001: reported below
-            failed.append(case.__name__)
-            print(f"--- {case.__name__}", file=sys.stderr)
-            traceback.print_exc()
-
-    for case in cases:
-        run(case)
     echo = Echo()
     try:
-        for case in of_our_own:
-            run(case, echo)
+        return run("HTTP services", cases + [functools.partial(case, echo) for case in of_our_own])
     finally:
         echo.end()
-    count = len(cases) + len(of_our_own)
-    print(f"HTTP services: {count - len(failed)} passed, {len(failed)} failed")
-    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 //!
 //! An *inbound* listener verifies who calls, decides every statement and forwards what is allowed. An *outbound*
 //! listener signs: it logs in to the other side with a token of its own. Read `pg/` in the order of a connection's way:
-//! `inbound`, `handshake`, `authenticate`, `upstream`, `authorize`, `forward`, `cancel`.
+//! `inbound`, `handshake`, `authenticate`, `upstream`, `authorize`, `forward`, `cancel`; `http/` has the same stages.
+//! What both share stands beside them: `verify` (who calls), `login` (what they enter as), `standing` (whether they may
+//! stay), `audit` (the record).
 //!
 //! Deliberately absent: policy documents and the issuing of tokens. All that this side knows of rights stands in the
 //! token that a caller shows.

@@ -32,6 +32,7 @@ use run::{Decided, Terms};
 mod answer;
 mod error;
 mod openapi;
+mod output;
 mod pool;
 mod request;
 mod run;

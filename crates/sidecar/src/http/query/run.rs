@@ -4,44 +4,31 @@
 //! something goes wrong behind it, and then breaks off. Deliberately absent: statements that were not decided:
 //! a [`Passage`] goes with each.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response};
-use http_body::Frame;
-use http_body_util::BodyExt;
 use postgres_protocol::IsNull;
 use postgres_protocol::message::frontend;
 use runtime::drain::Guard;
 use runtime::settings::Settings;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use wire::WireError;
 use wire::backend::TransactionStatus;
 
+use super::super::Body;
 use super::super::problem::{Kind, Problem};
-use super::super::{Body, BodyError, full};
 use super::answer::{self, Columns, Style};
 use super::error;
+use super::output::{self, Output, Stop};
 use super::pool::Pooled;
 use super::request::{Asked, Statement};
-use super::session::Over;
 use crate::config;
 use crate::pg::authorize::Passage;
 use crate::standing::Standing;
-
-/// Bytes that are gathered before they are sent.
-const CHUNK: usize = 64 << 10;
-
-/// Chunks that wait for a slow client.
-const CHUNKS_AHEAD: usize = 2;
-
-/// How long a client may take none of its result: it holds a session that others wait for.
-const STALL: Duration = Duration::from_secs(30);
 
 /// PostgreSQL ends a statement by itself when its time is up; a little later, this side does, whatever was set.
 const GRACE: Duration = Duration::from_secs(5);
@@ -71,52 +58,13 @@ pub(super) async fn start(
     asked: Asked,
     terms: Terms,
 ) -> Result<Response<Body>, Problem> {
-    let (head, headed) = oneshot::channel();
-    let (chunks, pieces) = mpsc::channel(CHUNKS_AHEAD);
-    let play = Play {
-        session,
-        output: Output { head: Some(head), chunks, buffer: Vec::new(), left: terms.limits.result_limit },
-        state: State::Settled,
-        deadline: Instant::now(),
-        decision: None,
-        terms,
-    };
+    let (output, answer) = output::new(terms.limits.result_limit);
+    let play = Play { session, output, state: State::Settled, deadline: Instant::now(), decision: None, terms };
     tokio::spawn(play.play(decided, asked));
-    let body = match headed.await {
-        Ok(Ok(Head::Whole(bytes))) => full(bytes),
-        Ok(Ok(Head::Streams)) => Pieces { pieces, ended: false }.boxed_unsync(),
-        Ok(Err(problem)) => return Err(problem),
-        Err(_) => return Err(Problem::new(Kind::Upstream, "sidegate: the request was lost").code("58000")),
-    };
+    let body = answer.begun().await?;
     let mut response = Response::new(body);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(response)
-}
-
-/// Why statements stop.
-enum Stop {
-    /// The client is told.
-    Problem(Problem),
-    /// There is nobody to be told.
-    Gone,
-}
-
-impl From<Problem> for Stop {
-    fn from(problem: Problem) -> Stop {
-        Stop::Problem(problem)
-    }
-}
-
-impl From<Over> for Stop {
-    fn from(over: Over) -> Stop {
-        error::of_session(&over).into()
-    }
-}
-
-impl From<WireError> for Stop {
-    fn from(error: WireError) -> Stop {
-        Over::from(error).into()
-    }
 }
 
 /// What PostgreSQL still owes.
@@ -318,117 +266,4 @@ fn messages(statement: &Statement) -> std::io::Result<bytes::BytesMut> {
     frontend::execute("", 0, &mut out)?;
     frontend::flush(&mut out);
     Ok(out)
-}
-
-/// How an answer begins.
-enum Head {
-    /// It is all there.
-    Whole(Vec<u8>),
-    /// It comes in pieces.
-    Streams,
-}
-
-/// A part of an answer that streams.
-enum Piece {
-    Chunk(Bytes),
-    End,
-    Broken(&'static str),
-}
-
-/// The way to the client.
-struct Output {
-    head: Option<oneshot::Sender<Result<Head, Problem>>>,
-    chunks: mpsc::Sender<Piece>,
-    buffer: Vec<u8>,
-    /// Bytes that the answer may still have, beyond the buffer.
-    left: u64,
-}
-
-impl Output {
-    /// Ends when the client is gone. Cancel safe.
-    async fn gone(&mut self) {
-        match &mut self.head {
-            Some(head) => head.closed().await,
-            None => self.chunks.closed().await,
-        }
-    }
-
-    async fn flush_if_full(&mut self) -> Result<(), Stop> {
-        if self.buffer.len() as u64 > self.left {
-            return Err(Problem::new(Kind::Sql, "sidegate: the result is longer than this sidecar gives")
-                .code("54000")
-                .hint("Ask for less at a time, or use the native protocol.")
-                .into());
-        }
-        if self.buffer.len() < CHUNK {
-            return Ok(());
-        }
-        self.left -= self.buffer.len() as u64;
-        if let Some(head) = self.head.take() {
-            head.send(Ok(Head::Streams)).map_err(|_| Stop::Gone)?;
-        }
-        let mut rest = Bytes::from(std::mem::replace(&mut self.buffer, Vec::with_capacity(CHUNK + CHUNK / 4)));
-        while !rest.is_empty() {
-            let chunk = rest.split_to(rest.len().min(CHUNK));
-            self.send(Piece::Chunk(chunk)).await?;
-        }
-        Ok(())
-    }
-
-    async fn send(&self, piece: Piece) -> Result<(), Stop> {
-        match tokio::time::timeout(STALL, self.chunks.send(piece)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(Stop::Gone),
-        }
-    }
-
-    async fn finish(&mut self) {
-        let rest = std::mem::take(&mut self.buffer);
-        // Whoever has gone meanwhile misses nothing.
-        match self.head.take() {
-            Some(head) => drop(head.send(Ok(Head::Whole(rest)))),
-            None => {
-                let _ = self.send(Piece::Chunk(rest.into())).await;
-                let _ = self.send(Piece::End).await;
-            }
-        }
-    }
-
-    async fn fail(&mut self, problem: Problem) {
-        match self.head.take() {
-            Some(head) => drop(head.send(Err(problem))),
-            None => {
-                // Not its words: PostgreSQL quotes values in them.
-                tracing::info!(code = problem.sqlstate(), "a result broke off");
-                let _ = self.send(Piece::Broken("the statement failed behind what was sent")).await;
-            }
-        }
-    }
-}
-
-/// The body of an answer that streams. One that does not come to its end is an error, never a short answer.
-struct Pieces {
-    pieces: mpsc::Receiver<Piece>,
-    ended: bool,
-}
-
-impl http_body::Body for Pieces {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if self.ended {
-            return Poll::Ready(None);
-        }
-        let piece = ready!(self.pieces.poll_recv(cx));
-        Poll::Ready(match piece {
-            Some(Piece::Chunk(bytes)) => Some(Ok(Frame::data(bytes))),
-            Some(Piece::End) => {
-                self.ended = true;
-                None
-            }
-            Some(Piece::Broken(why)) => Some(Err(why.into())),
-            None => Some(Err("the result was lost".into())),
-        })
-    }
 }
