@@ -220,7 +220,14 @@ impl Play {
         }
         self.state = state;
         self.deadline = Instant::now() + self.terms.limits.statement_timeout + GRACE;
-        Ok(self.session.send(messages).await?)
+        tokio::select! {
+            biased;
+            sent = tokio::time::timeout_at(self.deadline, self.session.send(messages)) => match sent {
+                Ok(sent) => Ok(sent?),
+                Err(_) => Err(time_is_up()),
+            },
+            () = self.output.gone() => Err(Stop::Gone),
+        }
     }
 
     async fn receive(&mut self) -> Result<(u8, Bytes), Stop> {
@@ -228,11 +235,15 @@ impl Play {
             biased;
             received = tokio::time::timeout_at(self.deadline, self.session.receive()) => match received {
                 Ok(received) => Ok(received?),
-                Err(_) => Err(Problem::new(Kind::Sql, "sidegate: the statement's time is up").code("57014").into()),
+                Err(_) => Err(time_is_up()),
             },
             () = self.output.gone() => Err(Stop::Gone),
         }
     }
+}
+
+fn time_is_up() -> Stop {
+    Problem::new(Kind::Sql, "sidegate: the statement's time is up").code("57014").into()
 }
 
 /// The problem of a statement that takes messages of its own.
