@@ -2,14 +2,14 @@
 //!
 //! A token is the whole authority of the one who shows it, so everything in `authorization_details` must be understood:
 //! a field that is not makes the token unusable, never wider. Deliberately absent: signing (`control`), what a role may
-//! do (`policy`), and certificate binding: until the link can check `cnf`, a token that has one is refused, for as a
-//! bearer token it would be worth more than its issuer meant.
+//! do (`policy`), and the link that a token comes over: whose certificate was shown there is an argument.
 
 use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::certificate::Thumbprint;
 use crate::error::TokenError;
 use crate::json;
 use crate::jwks::KeySet;
@@ -52,6 +52,19 @@ pub struct Claims {
     /// The service that acts, when the subject is an end user (RFC 8693 §4.1).
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub act: Option<Actor>,
+    /// What it is bound to; none: whoever holds it may show it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cnf: Option<Confirmation>,
+}
+
+/// The key that the one who shows a token must hold (RFC 7800), named by its certificate (RFC 8705 §3.1). Another way
+/// of naming it, or a second one, makes the token unusable, as nobody here would check it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Confirmation {
+    /// The client certificate of the link.
+    #[serde(rename = "x5t#S256")]
+    pub x5t_s256: Thumbprint,
 }
 
 /// Who acts for the subject. Further members, a chain of earlier actors among them, are informational.
@@ -153,6 +166,8 @@ pub struct Expected<'a> {
     pub audience: &'a ServiceName,
     /// Tokens issued earlier are refused (`TOKENS_NOT_BEFORE`).
     pub not_before: Option<UnixTime>,
+    /// The client certificate that the token is shown over; a bound token is good over this one alone.
+    pub certificate: Option<Thumbprint>,
 }
 
 /// A token that was verified. Only [`verify`] makes one; the token's text is not kept.
@@ -179,7 +194,7 @@ pub fn verify(
     if claims.aud != *expected.audience {
         return Err(TokenError::WrongAudience);
     }
-    check_times(&claims, expected.not_before, now)?;
+    check_use(&claims, expected.not_before, expected.certificate, now)?;
     check_details(&claims.authorization_details)?;
     Ok(AccessToken { claims })
 }
@@ -188,15 +203,27 @@ impl AccessToken {
     /// Whether the token may still be believed, as [`verify`] would say: for those who keep it.
     ///
     /// # Errors
-    /// It has expired, or was issued before what is accepted now.
-    pub fn still_valid(&self, not_before: Option<UnixTime>, now: UnixTime) -> Result<(), TokenError> {
-        check_times(&self.claims, not_before, now)
+    /// It has expired, was issued before what is accepted now, or is bound to another certificate than the one it is
+    /// shown over.
+    pub fn still_valid(
+        &self,
+        not_before: Option<UnixTime>,
+        certificate: Option<Thumbprint>,
+        now: UnixTime,
+    ) -> Result<(), TokenError> {
+        check_use(&self.claims, not_before, certificate, now)
     }
 
     /// Who calls.
     #[must_use]
     pub fn subject(&self) -> &Subject {
         &self.claims.sub
+    }
+
+    /// The client certificate that it is bound to.
+    #[must_use]
+    pub fn confirmation(&self) -> Option<Thumbprint> {
+        self.claims.cnf.map(|confirmation| confirmation.x5t_s256)
     }
 
     /// Who issued the token.
@@ -244,9 +271,6 @@ impl AccessToken {
 
 /// Reads every claim with its exact type: one that is mistyped is an error of its own name, never "absent".
 fn read(value: &Value) -> Result<Claims, TokenError> {
-    if value.get("cnf").is_some() {
-        return Err(TokenError::Claim("cnf"));
-    }
     Ok(Claims {
         iss: text(value, "iss")?,
         sub: text(value, "sub")?.parse().map_err(|_| TokenError::Claim("sub"))?,
@@ -259,6 +283,7 @@ fn read(value: &Value) -> Result<Claims, TokenError> {
         scope: if value.get("scope").is_some() { text(value, "scope")? } else { String::new() },
         authorization_details: details(value)?,
         act: if value.get("act").is_some() { Some(member(value, "act")?) } else { None },
+        cnf: value.get("cnf").map(confirmation).transpose()?,
     })
 }
 
@@ -273,6 +298,11 @@ fn audience(value: &Value) -> Result<ServiceName, TokenError> {
         _ => return Err(TokenError::Claim("aud")),
     };
     name.parse().map_err(|_| TokenError::WrongAudience)
+}
+
+/// An object and nothing else: serde would take a list of a struct's members for the struct, too.
+fn confirmation(value: &Value) -> Result<Confirmation, TokenError> {
+    Some(value).filter(|value| value.is_object()).and_then(json::typed).ok_or(TokenError::Claim("cnf"))
 }
 
 fn identifier(value: &Value) -> Result<String, TokenError> {
@@ -304,6 +334,20 @@ fn details(value: &Value) -> Result<Vec<AuthorizationDetail>, TokenError> {
     let details = value.get(name).filter(|details| objects(details)).ok_or(TokenError::Claim(name))?;
     let mut rules = details.as_array().into_iter().flatten().filter_map(|detail| detail.get("rules"));
     if rules.all(objects) { member(value, name) } else { Err(TokenError::Claim(name)) }
+}
+
+/// What can change between two uses of one token.
+fn check_use(
+    claims: &Claims,
+    not_before: Option<UnixTime>,
+    certificate: Option<Thumbprint>,
+    now: UnixTime,
+) -> Result<(), TokenError> {
+    check_times(claims, not_before, now)?;
+    match claims.cnf {
+        Some(confirmation) if certificate != Some(confirmation.x5t_s256) => Err(TokenError::Binding),
+        _ => Ok(()),
+    }
 }
 
 fn check_times(claims: &Claims, not_before: Option<UnixTime>, now: UnixTime) -> Result<(), TokenError> {

@@ -37,6 +37,9 @@ pub enum TokenError {
     /// Issued before the time from which on tokens are accepted (`TOKENS_NOT_BEFORE`).
     #[error("the token was issued before the time from which on tokens are accepted; get a new one")]
     TooOld,
+    /// Bound to a client certificate (RFC 8705) other than the one it is shown over.
+    #[error("the token is bound to a certificate that it was not shown with")]
+    Binding,
     /// A claim is missing, of the wrong type, or contradicts another.
     #[error("the token's claim {0:?} is missing or not understood")]
     Claim(&'static str),
@@ -57,6 +60,7 @@ impl TokenError {
             Self::WrongAudience => "wrong_audience",
             Self::WrongType => "wrong_type",
             Self::TooOld => "too_old",
+            Self::Binding => "binding",
             Self::Claim(_) => "claim",
         }
     }

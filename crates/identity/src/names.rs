@@ -1,11 +1,8 @@
 //! Names of services and of those who call them, checked when read so that no later stage meets a half-valid one.
-//! Deliberately absent: SPIFFE IDs, which come with the links between sidecars.
+//! Deliberately absent: SPIFFE IDs, which certificates bear (`certificate`).
 
 use std::fmt;
 use std::str::FromStr;
-
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The longest DNS label (RFC 1123), and so the longest namespace or service name of Kubernetes.
 const MAX_LABEL: usize = 63;
@@ -107,19 +104,22 @@ impl fmt::Display for Subject {
 
 macro_rules! serde_as_text {
     ($name:ident) => {
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.collect_str(self)
             }
         }
 
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = <String as serde::Deserialize>::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
             }
         }
     };
 }
+
+pub(crate) use serde_as_text;
 
 serde_as_text!(ServiceName);
 serde_as_text!(Subject);
@@ -134,7 +134,7 @@ fn is_label(text: &str) -> bool {
 }
 
 /// Service accounts may have dots in their names; every part between them is a label.
-fn is_dns_name(text: &str) -> bool {
+pub(crate) fn is_dns_name(text: &str) -> bool {
     text.len() <= MAX_DNS_NAME && text.split('.').all(is_label)
 }
 

@@ -142,12 +142,12 @@ impl Verifier {
         let not_before = settings.tokens_not_before.map(UnixTime);
         let name = digest(text);
         if let Some(known) = self.known.get(&name).filter(|known| known.keys.as_ptr() == Arc::as_ptr(&fetched)) {
-            return match known.credential.token.still_valid(not_before, now) {
+            return match known.credential.token.still_valid(not_before, None, now) {
                 Ok(()) => Ok(known.credential),
                 Err(error) => Err(Failure::Token(error)),
             };
         }
-        let expected = Expected { issuer: &self.issuer, audience: &self.service, not_before };
+        let expected = Expected { issuer: &self.issuer, audience: &self.service, not_before, certificate: None };
         let token = UnverifiedToken::new(text.to_owned());
         let token = identity::access::verify(&token, &fetched.keys, &expected, now).map_err(Failure::Token)?;
         let credential = Arc::new(Credential::new(token));

@@ -120,6 +120,7 @@ impl Exchange {
             scope: scope_of(&details),
             authorization_details: details,
             act: None,
+            cnf: None,
         })
     }
 }

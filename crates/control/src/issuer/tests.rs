@@ -212,7 +212,7 @@ async fn wait_for(condition: impl AsyncFn() -> bool) {
 
 fn verify(token: &str, jwks: &str, audience: &str) -> Result<access::AccessToken, TokenError> {
     let (keys, audience) = (KeySet::parse(jwks.as_bytes()).unwrap(), audience.parse::<ServiceName>().unwrap());
-    let expected = access::Expected { issuer: URL, audience: &audience, not_before: None };
+    let expected = access::Expected { issuer: URL, audience: &audience, not_before: None, certificate: None };
     access::verify(&UnverifiedToken::new(token), &keys, &expected, UnixTime(runtime::clock::now()))
 }
 

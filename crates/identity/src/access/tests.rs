@@ -33,7 +33,11 @@ fn check(token: &UnverifiedToken) -> Result<AccessToken, TokenError> {
 
 fn check_at(token: &UnverifiedToken, now: UnixTime) -> Result<AccessToken, TokenError> {
     let audience = service();
-    verify(token, &keys().set, &Expected { issuer: ISSUER, audience: &audience, not_before: None }, now)
+    verify(token, &keys().set, &expected_of(&audience), now)
+}
+
+fn expected_of(audience: &ServiceName) -> Expected<'_> {
+    Expected { issuer: ISSUER, audience, not_before: None, certificate: None }
 }
 
 fn signed(claims: &Value) -> UnverifiedToken {
@@ -69,6 +73,10 @@ fn what_claims_serialize_to_is_what_is_read() {
     let written: Claims = serde_json::from_value(claims()).unwrap();
     let token = check(&signed(&serde_json::to_value(&written).unwrap())).unwrap();
     assert_eq!(token.claims, written);
+    let bound = Claims { cnf: Some(Confirmation { x5t_s256: Thumbprint::of(b"certificate") }), ..written };
+    let text = serde_json::to_value(&bound).unwrap();
+    assert_eq!(text["cnf"], json!({"x5t#S256": Thumbprint::of(b"certificate").to_string()}));
+    assert_eq!(serde_json::from_value::<Claims>(text).unwrap(), bound);
 }
 
 #[test]
@@ -342,9 +350,53 @@ fn every_claim_has_its_exact_type() {
 }
 
 #[test]
-fn a_binding_that_nobody_checks_makes_the_token_unusable() {
-    let bound = with(&claims(), "cnf", json!({"x5t#S256": "bwcK0esc3ACC3DB2Y5_lESsXE8o9ltc05O89jdN-dg2"}));
-    assert_eq!(refusal(&bound), TokenError::Claim("cnf"));
+fn a_bound_token_is_good_over_its_own_certificate_alone() {
+    let (own, other) = (Thumbprint::of(b"own"), Thumbprint::of(b"other"));
+    let (audience, bound) = (service(), signed(&with(&claims(), "cnf", json!({"x5t#S256": own}))));
+    let shown_over =
+        |certificate, now| verify(&bound, &keys().set, &Expected { certificate, ..expected_of(&audience) }, now);
+    let token = shown_over(Some(own), NOW).unwrap();
+    assert_eq!(token.confirmation(), Some(own));
+    for certificate in [None, Some(other)] {
+        assert_eq!(shown_over(certificate, NOW), Err(TokenError::Binding));
+        assert_eq!(token.still_valid(None, certificate, NOW), Err(TokenError::Binding));
+    }
+    assert_eq!(token.still_valid(None, Some(own), NOW), Ok(()));
+    // A binding adds to the other conditions and replaces none.
+    assert_eq!(shown_over(Some(own), NOW.plus(3600)), Err(TokenError::Expired));
+    assert_eq!(token.still_valid(Some(NOW.plus(1)), Some(own), NOW), Err(TokenError::TooOld));
+}
+
+#[test]
+fn a_token_that_is_bound_to_nothing_is_good_over_any_certificate() {
+    let audience = service();
+    let over = Expected { certificate: Some(Thumbprint::of(b"any")), ..expected_of(&audience) };
+    let token = verify(&signed(&claims()), &keys().set, &over, NOW).unwrap();
+    assert_eq!(token.confirmation(), None);
+    assert_eq!(token.still_valid(None, None, NOW), Ok(()));
+}
+
+#[test]
+fn a_binding_that_is_not_understood_whole_makes_the_token_unusable() {
+    let own = Thumbprint::of(b"own").to_string();
+    for binding in [
+        json!({"jkt": own}),
+        json!({"x5t#S256": own, "jkt": own}),
+        json!({"x5t#S256": own, "x": null}),
+        json!({"x5t#s256": own}),
+        json!({"x5t#S256": [own]}),
+        json!({"x5t#S256": null}),
+        json!({"x5t#S256": format!("{own}=")}),
+        json!({"x5t#S256": own[1..]}),
+        json!([own]),
+        json!([{"x5t#S256": own}]),
+        json!(own),
+    ] {
+        assert_eq!(refusal(&with(&claims(), "cnf", binding.clone())), TokenError::Claim("cnf"), "{binding}");
+    }
+    let twice =
+        claims().to_string().replacen('{', &format!(r#"{{"cnf":{{"x5t#S256":"{own}","x5t#S256":"{own}"}},"#), 1);
+    assert!(malformed(&check(&keys().p256.sign_text(&keys().p256.header().to_string(), &twice))));
 }
 
 #[test]
@@ -387,8 +439,8 @@ fn a_token_lives_from_its_beginning_to_its_end_and_the_leeway() {
 fn tokens_from_before_the_given_time_are_refused() {
     let (token, audience) = (signed(&claims()), service());
     for (not_before, expected) in [(NOW.plus(-1), Ok(())), (NOW, Ok(())), (NOW.plus(1), Err(TokenError::TooOld))] {
-        let expected_of = Expected { issuer: ISSUER, audience: &audience, not_before: Some(not_before) };
-        assert_eq!(verify(&token, &keys().set, &expected_of, NOW).map(|_| ()), expected);
+        let over = Expected { not_before: Some(not_before), ..expected_of(&audience) };
+        assert_eq!(verify(&token, &keys().set, &over, NOW).map(|_| ()), expected);
     }
 }
 
@@ -462,7 +514,7 @@ fn a_key_of_low_order_or_off_the_curve_verifies_nothing() {
     let zero = json!({"kty": "EC", "crv": "P-256", "kid": "p256", "x": b64(&[0; 32]), "y": b64(&[0; 32])});
     let small = json!({"kty": "OKP", "crv": "Ed25519", "kid": "ed25519", "x": b64(&[0; 32])});
     let (set, audience) = (key_set(&[&zero, &small]), service());
-    let expected = Expected { issuer: ISSUER, audience: &audience, not_before: None };
+    let expected = expected_of(&audience);
     for (signer, length) in [(&keys().p256, 64), (&keys().ed25519, 64)] {
         let good = signer.sign(&signer.header(), &claims());
         let (text, _) = good.expose().rsplit_once('.').unwrap();

@@ -85,7 +85,7 @@ fn the_two_kinds_of_token_are_never_taken_for_each_other() {
     let as_access = keys().rsa.sign(&keys().rsa.header(), &claims());
     assert_eq!(verify(&as_access, &keys().set, &expected, NOW), Err(TokenError::WrongType));
     let service = "postgres-b/postgres-b".parse().unwrap();
-    let wanted = access::Expected { issuer: ISSUER, audience: &service, not_before: None };
+    let wanted = access::Expected { issuer: ISSUER, audience: &service, not_before: None, certificate: None };
     let subject = keys().rsa.sign(&header(), &with(&claims(), "aud", json!("postgres-b/postgres-b")));
     assert_eq!(access::verify(&subject, &keys().set, &wanted, NOW), Err(TokenError::WrongType));
 }
