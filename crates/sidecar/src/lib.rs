@@ -20,6 +20,8 @@ mod login;
 mod pg;
 mod serve;
 mod standing;
+#[cfg(test)]
+mod testing;
 mod tokens;
 mod verify;
 

@@ -1,4 +1,5 @@
-//! One end of a connection, with or without TLS, and how one to another sidecar is made.
+//! One end of a connection, with or without TLS: how one to another sidecar is made and how one is taken, and who is at
+//! its other end.
 //!
 //! Deliberately absent: what is spoken on it, which is `pg`'s and `http`'s.
 
@@ -8,13 +9,18 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use identity::certificate::{SpiffeId, Thumbprint, spiffe_id_of};
 use runtime::listen::{Address, Stream};
+use rustls::ProtocolVersion;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_rustls::{TlsConnector, TlsStream};
+use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 /// Time for the other side to take a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// ALPN of a link between two sidecars.
+const SIDEGATE: &[u8] = b"sidegate/1";
 
 /// One end of a connection.
 pub(crate) enum Link {
@@ -26,6 +32,54 @@ impl Link {
     pub(crate) fn is_encrypted(&self) -> bool {
         matches!(self, Link::Tls(_))
     }
+
+    /// Takes a client's TLS handshake. Cancel safe: the connection is dropped.
+    pub(crate) async fn accept(stream: Stream, config: &Arc<rustls::ServerConfig>) -> io::Result<Link> {
+        let stream = TlsAcceptor::from(config.clone()).accept(stream).await?;
+        let link = Link::Tls(Box::new(stream.into()));
+        match link.is_between_sidecars() && link.version() != Some(ProtocolVersion::TLSv1_3) {
+            // Plain clients may have nothing better; a sidecar that speaks less than the best is none.
+            true => Err(io::Error::new(io::ErrorKind::InvalidData, "sidegate/1 is spoken over TLS 1.3 only")),
+            false => Ok(link),
+        }
+    }
+
+    /// Who is at the other end of a link that was taken; none, if no certificate was shown there.
+    pub(crate) fn peer(&self) -> Option<Peer> {
+        let Link::Tls(stream) = self else { return None };
+        let TlsStream::Server(stream) = stream.as_ref() else { return None };
+        let certificate = stream.get_ref().1.peer_certificates()?.first()?;
+        // TLS has refused names that are not understood; were one to come through, it would be nobody's.
+        let spiffe = spiffe_id_of(certificate).ok()?;
+        Some(Peer { thumbprint: Thumbprint::of(certificate), spiffe })
+    }
+
+    /// What both ends agreed to speak.
+    pub(crate) fn alpn(&self) -> Option<&[u8]> {
+        match self {
+            Link::Plain(_) => None,
+            Link::Tls(stream) => stream.get_ref().1.alpn_protocol(),
+        }
+    }
+
+    fn is_between_sidecars(&self) -> bool {
+        self.alpn() == Some(SIDEGATE)
+    }
+
+    fn version(&self) -> Option<ProtocolVersion> {
+        match self {
+            Link::Plain(_) => None,
+            Link::Tls(stream) => stream.get_ref().1.protocol_version(),
+        }
+    }
+}
+
+/// Who is at the other end of a link, by the certificate that TLS verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Peer {
+    pub(crate) thumbprint: Thumbprint,
+    /// The workload that the certificate names; that of a plain client may name none.
+    pub(crate) spiffe: Option<SpiffeId>,
 }
 
 /// Where connections go, and how the other side proves itself.

@@ -1,12 +1,13 @@
 //! Who calls: a token's text becomes a [`Credential`], with the issuer's cached keys and without asking anyone.
 //!
 //! A token that was verified is remembered for as long as the keys are the same ones, so that requests of one caller
-//! pay for a signature once; its times are looked at every time. Deliberately absent: how a token is shown, which is
+//! pay for a signature once; its times, and over whose certificate it is shown, are looked at every time. Deliberately absent: how a token is shown, which is
 //! `pg`'s and `http`'s, and what a role may do.
 
 use std::sync::{Arc, OnceLock, Weak};
 
 use identity::access::{AccessToken, AuthorizationDetail, Expected};
+use identity::certificate::SpiffeId;
 use identity::{ServiceName, UnixTime, UnverifiedToken};
 use policy::http::HttpRole;
 use policy::{Role, RoleError};
@@ -15,6 +16,7 @@ use runtime::settings::Settings;
 
 use crate::audit::Metrics;
 use crate::keys::{Fetched, Keys};
+use crate::link::Peer;
 
 /// Tokens that are remembered. A caller has one or two at a time; more callers than this pay for signatures.
 const REMEMBERED: usize = 4096;
@@ -125,34 +127,49 @@ impl Verifier {
         &self.issuer
     }
 
-    /// Verifies a token, asking for fresher keys if it names one that is not known. Cancel safe.
-    pub(crate) async fn verify(&self, settings: &Settings, text: &str) -> Result<Arc<Credential>, Failure> {
-        let mut result = self.verify_once(settings, text);
+    /// Verifies a token that `peer` shows, asking for fresher keys if it names one that is not known. Cancel safe.
+    pub(crate) async fn verify(
+        &self,
+        settings: &Settings,
+        text: &str,
+        peer: Option<&Peer>,
+    ) -> Result<Arc<Credential>, Failure> {
+        let mut result = self.verify_once(settings, text, peer);
         if matches!(&result, Err(Failure::NoKeys | Failure::Token(identity::TokenError::UnknownKey { .. }))) {
             self.keys.refresh().await;
-            result = self.verify_once(settings, text);
+            result = self.verify_once(settings, text, peer);
         }
         self.metrics.verified(result.as_ref().map_or_else(Failure::label, |_| "ok"));
         result
     }
 
-    fn verify_once(&self, settings: &Settings, text: &str) -> Result<Arc<Credential>, Failure> {
+    fn verify_once(&self, settings: &Settings, text: &str, peer: Option<&Peer>) -> Result<Arc<Credential>, Failure> {
         let fetched = self.keys.known().ok_or(Failure::NoKeys)?;
         let now = UnixTime(runtime::clock::now());
         let not_before = settings.tokens_not_before.map(UnixTime);
+        let certificate = peer.map(|peer| peer.thumbprint);
         let name = digest(text);
         if let Some(known) = self.known.get(&name).filter(|known| known.keys.as_ptr() == Arc::as_ptr(&fetched)) {
-            return match known.credential.token.still_valid(not_before, None, now) {
-                Ok(()) => Ok(known.credential),
-                Err(error) => Err(Failure::Token(error)),
-            };
+            known.credential.token.still_valid(not_before, certificate, now).map_err(Failure::Token)?;
+            names_its_subject(&known.credential.token, peer).map_err(Failure::Token)?;
+            return Ok(known.credential);
         }
-        let expected = Expected { issuer: &self.issuer, audience: &self.service, not_before, certificate: None };
+        let expected = Expected { issuer: &self.issuer, audience: &self.service, not_before, certificate };
         let token = UnverifiedToken::new(text.to_owned());
         let token = identity::access::verify(&token, &fetched.keys, &expected, now).map_err(Failure::Token)?;
+        names_its_subject(&token, peer).map_err(Failure::Token)?;
         let credential = Arc::new(Credential::new(token));
         self.known.insert(name, Known { keys: Arc::downgrade(&fetched), credential: credential.clone() });
         Ok(credential)
+    }
+}
+
+/// A bound token is its subject's own: a certificate that names another workload cannot be the one its issuer meant.
+fn names_its_subject(token: &AccessToken, peer: Option<&Peer>) -> Result<(), identity::TokenError> {
+    let other = |id: &SpiffeId| id.subject() != *token.subject();
+    match token.confirmation() {
+        Some(_) if peer.and_then(|peer| peer.spiffe.as_ref()).is_some_and(other) => Err(identity::TokenError::Binding),
+        _ => Ok(()),
     }
 }
 
@@ -163,3 +180,6 @@ fn digest(text: &str) -> [u8; 32] {
     name.copy_from_slice(digest.as_ref());
     name
 }
+
+#[cfg(test)]
+mod tests;

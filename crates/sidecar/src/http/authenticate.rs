@@ -9,6 +9,7 @@ use http::header::AUTHORIZATION;
 use runtime::settings::Settings;
 
 use super::problem::{Kind, Problem};
+use crate::link::Peer;
 use crate::verify::{Credential, Failure, Verifier};
 
 /// Why a request has no credential.
@@ -25,11 +26,12 @@ pub(super) enum Unauthenticated {
 /// Verifies a request's token. Cancel safe.
 pub(super) async fn authenticate(
     headers: &HeaderMap,
+    peer: Option<&Peer>,
     verifier: &Verifier,
     settings: &Settings,
 ) -> Result<Arc<Credential>, Unauthenticated> {
     let token = bearer(headers)?;
-    verifier.verify(settings, token).await.map_err(Unauthenticated::Failure)
+    verifier.verify(settings, token, peer).await.map_err(Unauthenticated::Failure)
 }
 
 fn bearer(headers: &HeaderMap) -> Result<&str, Unauthenticated> {

@@ -20,7 +20,7 @@ use super::authenticate::{Unauthenticated, authenticate, insufficient_scope};
 use super::problem::{Kind, Problem};
 use super::tunnel::Wish;
 use super::upstream::{self, Upstream};
-use super::{Body, Peer, discard, headers};
+use super::{Body, Peer, discard, headers, shown_by};
 use crate::audit::{Audit, Caller, Decision, Objects, new_decision_id};
 use crate::standing::Standing;
 use crate::verify::{Credential, Verifier};
@@ -83,7 +83,7 @@ impl Guarding {
     ) -> Result<Response<Body>, Problem> {
         one_host(&request)?;
         let settings = self.settings.borrow().clone();
-        let shown = authenticate(request.headers(), &self.verifier, &settings).await;
+        let shown = authenticate(request.headers(), shown_by(request.extensions()), &self.verifier, &settings).await;
         match self.decide(request.method(), request.uri(), shown, &settings, started) {
             Ok(passage) => self.forward(request, passage).await,
             Err(problem) => {

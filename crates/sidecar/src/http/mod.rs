@@ -19,6 +19,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 
+use serve::shown_by;
 pub(crate) use serve::{ALPN, Peer, serve};
 
 /// Why a body breaks off.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::{ALLOW, CONTENT_TYPE};
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use hyper::body::Incoming;
 use policy::Facts;
@@ -18,7 +19,7 @@ use tokio::sync::watch;
 
 use super::authenticate::{authenticate, challenge, insufficient_scope};
 use super::problem::{Kind, Problem};
-use super::{Body, Peer, discard, full};
+use super::{Body, Peer, discard, full, shown_by};
 use crate::analysis::{Analyses, INLINE_LIMIT, TEXT_LIMIT};
 use crate::audit::Audit;
 use crate::config;
@@ -93,7 +94,7 @@ impl Querying {
     async fn query(&self, request: Request<Incoming>, started: Instant) -> Result<Response<Body>, Problem> {
         let settings = self.settings.borrow().clone();
         let (head, body) = request.into_parts();
-        let credential = match self.credential(&head.headers, &settings, started).await {
+        let credential = match self.credential(&head, &settings, started).await {
             Ok(credential) => credential,
             Err(problem) => {
                 discard(body).await;
@@ -120,11 +121,11 @@ impl Querying {
     /// Who asks. `Ok(None)`: nobody that is known, and nothing is enforced.
     async fn credential(
         &self,
-        headers: &HeaderMap,
+        head: &Parts,
         settings: &Settings,
         started: Instant,
     ) -> Result<Option<Arc<Credential>>, Problem> {
-        match authenticate(headers, &self.verifier, settings).await {
+        match authenticate(&head.headers, shown_by(&head.extensions), &self.verifier, settings).await {
             Ok(credential) => Ok(Some(credential)),
             Err(failure) => {
                 // Where nothing is enforced, this record says who would fail.

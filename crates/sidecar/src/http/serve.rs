@@ -18,10 +18,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use runtime::drain::DrainWatch;
 use runtime::listen::Stream;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio_rustls::TlsAcceptor;
 
 use super::Body;
-use crate::link::Link;
+use crate::link::{self, Link};
 
 /// What is offered in TLS, best first.
 pub(crate) const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -66,6 +65,15 @@ const STREAM_LIMIT: u32 = 250;
 pub(super) const STREAM_WINDOW: u32 = 1 << 20;
 pub(super) const CONNECTION_WINDOW: u32 = 4 << 20;
 
+/// Goes with every request of a link on which a client certificate was shown: whose it was.
+#[derive(Clone)]
+struct ShownBy(Arc<link::Peer>);
+
+/// Who is at the other end of the link that a request came over.
+pub(super) fn shown_by(extensions: &http::Extensions) -> Option<&link::Peer> {
+    extensions.get::<ShownBy>().map(|ShownBy(peer)| peer.as_ref())
+}
+
 /// Serves a connection to its end; once the drain starts, to the end of the requests under way.
 pub(crate) async fn serve<F>(
     stream: Stream,
@@ -84,7 +92,11 @@ pub(crate) async fn serve<F>(
         Err(_) => return tracing::debug!("a connection was cut: no request in {} s", OPENING_TIMEOUT.as_secs()),
     };
     let is_http2 = io.read_ahead == HTTP2_PREFACE;
-    let service = service_fn(|request| {
+    let shown_by = io.link.peer().map(|peer| ShownBy(Arc::new(peer)));
+    let service = service_fn(|mut request| {
+        if let Some(shown_by) = shown_by.clone() {
+            request.extensions_mut().insert(shown_by);
+        }
         let answer = answer(request);
         async { Ok::<_, Infallible>(answer.await) }
     });
@@ -141,7 +153,7 @@ fn http2() -> http2::Builder<TokioExecutor> {
 async fn open(stream: Stream, tls: Option<Arc<rustls::ServerConfig>>) -> io::Result<Option<Opened>> {
     let mut link = match tls {
         None => Link::Plain(stream),
-        Some(config) => Link::Tls(Box::new(TlsAcceptor::from(config).accept(stream).await?.into())),
+        Some(config) => Link::accept(stream, &config).await?,
     };
     let mut read_ahead = Vec::with_capacity(HTTP2_PREFACE.len());
     while read_ahead.len() < HTTP2_PREFACE.len() && HTTP2_PREFACE.starts_with(&read_ahead) {

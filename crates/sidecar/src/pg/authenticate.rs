@@ -78,7 +78,10 @@ pub(super) async fn authenticate(
         Way::None => None,
     };
     let result = match token {
-        Some(token) => listening.verifier.verify(settings, &token).await.map_err(|failure| Refusal::from(&failure)),
+        Some(token) => {
+            let verified = listening.verifier.verify(settings, &token, link.peer().as_ref()).await;
+            verified.map_err(|failure| Refusal::from(&failure))
+        }
         None => Err(no_token()),
     };
     match result {

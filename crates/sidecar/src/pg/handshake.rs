@@ -5,7 +5,6 @@ use std::sync::Arc;
 use runtime::listen::Stream;
 use rustls::ServerConfig;
 use tokio::io::AsyncWriteExt;
-use tokio_rustls::TlsAcceptor;
 use wire::startup::{CancelKey, Initial, Startup};
 use wire::{ErrorFields, WireError, backend};
 
@@ -70,12 +69,12 @@ async fn direct_tls(stream: Stream, tls: Option<&Arc<ServerConfig>>) -> Result<L
     let Some(tls) = tls else {
         return Err(WireError::Unexpected { tag: TLS_HANDSHAKE, place: "as this listener has no certificate" }.into());
     };
-    let stream = TlsAcceptor::from(tls.clone()).accept(stream).await?;
+    let link = Link::accept(stream, tls).await?;
     // Without this a cross-protocol attack could make a browser speak here (PostgreSQL demands it, too).
-    if stream.get_ref().1.alpn_protocol() != Some(ALPN) {
+    if link.alpn() != Some(ALPN) {
         return Err(WireError::Malformed("direct TLS connection: ALPN postgresql is required").into());
     }
-    Ok(Link::Tls(Box::new(stream.into())))
+    Ok(link)
 }
 
 async fn answer_ssl(link: Link, tls: Option<&Arc<ServerConfig>>) -> Result<Link, LinkError> {
@@ -84,7 +83,7 @@ async fn answer_ssl(link: Link, tls: Option<&Arc<ServerConfig>>) -> Result<Link,
             stream.write_all(b"S").await?;
             // The request's eight bytes were read and no more, so whatever was sent behind it in the clear reaches
             // the TLS handshake and fails it.
-            Ok(Link::Tls(Box::new(TlsAcceptor::from(tls.clone()).accept(stream).await?.into())))
+            Ok(Link::accept(stream, tls).await?)
         }
         (mut link, _) => {
             link.send(b"N").await?;
