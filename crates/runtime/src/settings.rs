@@ -143,7 +143,8 @@ impl Reader {
             Value::Missing => return if nothing { last } else { None },
             Value::Text(text) if text.is_empty() => return None,
             Value::Text(text) => match OffsetDateTime::parse(&text.to_ascii_uppercase(), &Rfc3339) {
-                Ok(time) => return Some(time.unix_timestamp()),
+                // Tokens tell whole seconds: of the one that has begun, those from before the time cannot be told apart.
+                Ok(time) => return Some(time.unix_timestamp() + i64::from(time.nanosecond() > 0)),
                 Err(_) => format!("{text:?} is no time like 2026-01-31T12:00:00Z"),
             },
             Value::Unreadable(error) => error,

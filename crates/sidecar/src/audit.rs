@@ -49,6 +49,7 @@ pub(crate) struct Metrics {
     authorize: Histogram,
     requests: Family<ProtocolLabel, Histogram>,
     tokens_verified: Family<ResultLabel, Counter>,
+    renewals: Family<ResultLabel, Counter>,
     exchanges: Family<ResultLabel, Counter>,
     exchange_duration: Histogram,
     pub(crate) sessions: Gauge,
@@ -66,6 +67,7 @@ impl Metrics {
             // 0.5 ms to 16 s.
             requests: Family::new_with_constructor(|| Histogram::new(exponential_buckets(5e-4, 2.0, 16))),
             tokens_verified: Family::default(),
+            renewals: Family::default(),
             exchanges: Family::default(),
             // 1 ms to 8 s.
             exchange_duration: Histogram::new(exponential_buckets(1e-3, 2.0, 14)),
@@ -82,6 +84,11 @@ impl Metrics {
             metrics.requests.clone(),
         );
         registry.register("tokens_verified", "Access tokens looked at, by result", metrics.tokens_verified.clone());
+        registry.register(
+            "session_renewals",
+            "Fresh tokens brought to open sessions, by result",
+            metrics.renewals.clone(),
+        );
         registry.register("token_exchange", "Token exchanges asked for, by result", metrics.exchanges.clone());
         registry.register(
             "token_exchange_duration_seconds",
@@ -101,6 +108,10 @@ impl Metrics {
 
     pub(crate) fn verified(&self, result: &'static str) {
         self.tokens_verified.get_or_create(&ResultLabel { result }).inc();
+    }
+
+    pub(crate) fn renewed(&self, result: &'static str) {
+        self.renewals.get_or_create(&ResultLabel { result }).inc();
     }
 
     pub(crate) fn exchanged(&self, ok: bool, took: Duration) {

@@ -2,9 +2,10 @@
 //!
 //! An *inbound* listener verifies who calls, decides every statement and forwards what is allowed. An *outbound*
 //! listener signs: it logs in to the other side with a token of its own. Read `pg/` in the order of a connection's way:
-//! `inbound`, `handshake`, `authenticate`, `upstream`, `authorize`, `forward`, `cancel`; `http/` has the same stages.
-//! What both share stands beside them: `verify` (who calls), `login` (what they enter as), `standing` (whether they may
-//! stay), `audit` (the record).
+//! `inbound`, `handshake`, `authenticate`, `upstream`, `session`, `authorize`, `forward`, `cancel`; `http/` has the same
+//! stages. What both share stands beside them: `verify` (who calls), `login` (what they enter as), `standing` (whether
+//! they may stay), `audit` (the record); and for those who sign, `certificates`, `signer`, `tokens`, `exchange` (what is
+//! shown) and `renewals` (what open sessions are shown later).
 //!
 //! Deliberately absent: policy documents and the issuing of tokens. All that this side knows of rights stands in the
 //! token that a caller shows.
@@ -12,13 +13,17 @@
 
 mod analysis;
 mod audit;
+mod certificates;
 pub mod config;
+mod exchange;
 mod http;
 mod keys;
 mod link;
 mod login;
 mod pg;
+mod renewals;
 mod serve;
+mod signer;
 mod standing;
 #[cfg(test)]
 mod testing;

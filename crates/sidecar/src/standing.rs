@@ -18,14 +18,26 @@ pub(crate) struct Standing {
     credential: Option<Arc<Credential>>,
     /// Seconds since the epoch.
     expires_at: Option<i64>,
+    /// Seconds that it may go on after its token's end.
+    grace: i64,
     /// It is here only because nothing was enforced.
     tolerated: bool,
 }
 
 impl Standing {
     pub(crate) fn new(credential: Option<Arc<Credential>>, tolerated: bool) -> Standing {
-        let expires_at = credential.as_ref().map(|credential| end_of_life(&credential.token));
-        Standing { credential, expires_at, tolerated }
+        let mut standing = Standing { credential: None, expires_at: None, grace: 0, tolerated };
+        if let Some(credential) = credential {
+            standing.renew(credential);
+        }
+        standing
+    }
+
+    /// The same, with some time to go on after the token's end.
+    pub(crate) fn with_grace(self, grace: Duration) -> Standing {
+        let grace = i64::try_from(grace.as_secs()).unwrap_or(i64::MAX);
+        let expires_at = self.expires_at.map(|time| time.saturating_add(grace));
+        Standing { grace, expires_at, ..self }
     }
 
     /// Whether it ends by itself.
@@ -39,6 +51,17 @@ impl Standing {
         Duration::from_secs(u64::try_from(left).unwrap_or(0))
     }
 
+    /// What it goes by.
+    pub(crate) fn token(&self) -> Option<&AccessToken> {
+        self.credential.as_deref().map(|credential| &credential.token)
+    }
+
+    /// It goes by a fresh token from now on.
+    pub(crate) fn renew(&mut self, credential: Arc<Credential>) {
+        self.expires_at = Some(self.end_of_life(&credential.token));
+        self.credential = Some(credential);
+    }
+
     /// It has done what it could only do because nothing was enforced.
     pub(crate) fn is_tolerated_from_now_on(&mut self) {
         self.tolerated = true;
@@ -50,11 +73,11 @@ impl Standing {
             return None;
         }
         let ended = |message: &str, hint: &str| Some(ErrorFields::fatal("57P01", message).hint(hint));
-        let Some(Credential { token, .. }) = self.credential.as_deref().filter(|_| !self.tolerated) else {
+        if self.credential.is_none() || self.tolerated {
             let message = "sidegate: verification is enforced now, and would have refused this session";
             return ended(message, "Show a token.");
-        };
-        if settings.tokens_not_before.is_some_and(|time| token.issued_at().0 < time) {
+        }
+        if self.revoked(settings).is_some() {
             return ended("sidegate: the session's token was revoked", "Reconnect with a newer token.");
         }
         if self.expires_at.is_some_and(|time| time <= runtime::clock::now()) {
@@ -62,11 +85,19 @@ impl Standing {
         }
         None
     }
-}
 
-/// When what began with `token` ends, in seconds since the epoch. What was let in within the leeway for clocks that
-/// differ has the rest of it.
-fn end_of_life(token: &AccessToken) -> i64 {
-    let expires_at = token.expires_at().0;
-    if expires_at > runtime::clock::now() { expires_at } else { expires_at.saturating_add(LEEWAY_SECONDS) }
+    /// When its token is void because a newer one is asked for: since when one must have been issued, in seconds since
+    /// the epoch.
+    pub(crate) fn revoked(&self, settings: &Settings) -> Option<i64> {
+        let token = self.token().filter(|_| settings.verify == Verify::Enforce && !self.tolerated)?;
+        settings.tokens_not_before.filter(|time| token.issued_at().0 < *time)
+    }
+
+    /// When what goes by `token` ends, in seconds since the epoch. What was let in within the leeway for clocks that
+    /// differ has the rest of it.
+    fn end_of_life(&self, token: &AccessToken) -> i64 {
+        let expires_at = token.expires_at().0;
+        let leeway = if expires_at > runtime::clock::now() { 0 } else { LEEWAY_SECONDS };
+        expires_at.saturating_add(leeway).saturating_add(self.grace)
+    }
 }

@@ -3,18 +3,11 @@
 //! Absent on purpose: HTTP/2, redirects, retries, and any care for what a request should look like.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::Value;
 
-/// How long an answer may take.
-const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+use crate::tls;
 
 trait Socket: Read + Write + Send {}
 impl<S: Read + Write + Send> Socket for S {}
@@ -28,8 +21,8 @@ impl Http {
     /// Connects to where a URL points; an `https` one needs the demo's `ca_file`.
     pub fn connect(url: &str, ca_file: &Path) -> Http {
         match url.strip_prefix("https://") {
-            Some(rest) => Http::new(Box::new(StreamOwned::new(tls(ca_file), tcp(rest)))),
-            None => Http::new(Box::new(tcp(url.strip_prefix("http://").unwrap_or(url)))),
+            Some(rest) => Http::new(Box::new(tls::connect(rest, ca_file, &[]))),
+            None => Http::new(Box::new(tls::tcp(url.strip_prefix("http://").unwrap_or(url)))),
         }
     }
 
@@ -153,24 +146,4 @@ pub fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) 
 pub fn path_of(url: &str, path: &str) -> String {
     let host_and_path = url.split_once("://").map_or(url, |(_, rest)| rest);
     host_and_path.split_once('/').map_or_else(|| path.to_owned(), |(_, base)| format!("/{base}{path}"))
-}
-
-fn tcp(host_and_path: &str) -> TcpStream {
-    let address = host_and_path.split('/').next().unwrap_or_default();
-    let stream = TcpStream::connect(address).unwrap_or_else(|error| panic!("{address}: {error}"));
-    stream.set_read_timeout(Some(ANSWER_LIMIT)).expect("a timeout can be set");
-    stream.set_nodelay(true).expect("TCP_NODELAY can be set");
-    stream
-}
-
-/// The demo's certificates bear the address, too.
-fn tls(ca_file: &Path) -> ClientConnection {
-    let mut authorities = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(ca_file).expect("the demo's authority") {
-        authorities.add(certificate.expect("a certificate")).expect("an authority");
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let config = builder.expect("TLS versions").with_root_certificates(authorities).with_no_client_auth();
-    ClientConnection::new(Arc::new(config), ServerName::try_from("127.0.0.1").expect("an address")).expect("TLS")
 }

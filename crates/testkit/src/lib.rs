@@ -18,6 +18,7 @@ use crate::http::{Answer, Http};
 
 pub mod http;
 pub mod raw;
+pub mod tls;
 
 /// A cold start with initdb on a machine that is busy with the rest of the tests.
 const START_LIMIT: Duration = Duration::from_secs(120);
@@ -215,6 +216,12 @@ pub fn within<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<
             answer => return answer,
         }
     }
+}
+
+/// The time as `TOKENS_NOT_BEFORE` takes it.
+pub fn rfc3339_now() -> String {
+    let format = &time::format_description::well_known::Rfc3339;
+    time::OffsetDateTime::now_utc().format(format).expect("a time")
 }
 
 /// `psql` on one statement text, without the configuration of whoever runs the tests.

@@ -3,10 +3,11 @@
 //! Absent on purpose: any help with the protocol's order. The test says what goes out.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
+
+use crate::tls;
 
 /// How long an answer may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(15);
@@ -55,11 +56,12 @@ pub struct Raw {
 impl Raw {
     /// Connects to the address of a `postgresql://host:port/…` URL, or to a `host:port`.
     pub fn tcp(url: &str) -> Raw {
-        let address = url.strip_prefix("postgresql://").unwrap_or(url).split('/').next().unwrap_or_default();
-        let stream = TcpStream::connect(address).unwrap_or_else(|error| panic!("{address}: {error}"));
-        stream.set_read_timeout(Some(ANSWER_LIMIT)).expect("a timeout can be set");
-        stream.set_nodelay(true).expect("TCP_NODELAY can be set");
-        Raw { socket: Box::new(stream) }
+        Raw { socket: Box::new(tls::tcp(address(url))) }
+    }
+
+    /// The same with direct TLS, trusting `ca_file`.
+    pub fn tls(url: &str, ca_file: &Path) -> Raw {
+        Raw { socket: Box::new(tls::connect(address(url), ca_file, &[b"postgresql"])) }
     }
 
     /// Connects to a PostgreSQL server's Unix socket.
@@ -149,4 +151,8 @@ impl Raw {
         self.send(&out);
         self.read_until(b'Z', 1)
     }
+}
+
+fn address(url: &str) -> &str {
+    url.strip_prefix("postgresql://").unwrap_or(url).split('/').next().unwrap_or_default()
 }

@@ -10,6 +10,7 @@ pub mod backend;
 pub mod error;
 pub mod frame;
 pub mod frontend;
+pub mod renewal;
 pub mod sasl;
 pub mod session;
 pub mod startup;

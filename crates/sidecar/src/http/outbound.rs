@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::uri::PathAndQuery;
+use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Request, Response, Uri};
 use hyper::body::Incoming;
+use parking_lot::Mutex;
 use runtime::drain::DrainWatch;
 use runtime::listen::Stream;
 use runtime::settings::Settings;
@@ -21,7 +22,10 @@ use super::tunnel::Wish;
 use super::upstream::{self, Upstream};
 use super::{Body, Peer, discard, headers};
 use crate::audit::Metrics;
-use crate::tokens::{TokenError, TokenSource};
+use crate::exchange::TokenError;
+use crate::link::Dialer;
+use crate::signer::Signer;
+use crate::tokens::TokenSource;
 
 /// What every request of a listener shares.
 pub(crate) struct Signing {
@@ -45,10 +49,38 @@ pub(crate) enum Leads {
 pub(crate) struct Target {
     /// Its name, for messages.
     pub(crate) service: String,
-    pub(crate) tokens: TokenSource,
-    pub(crate) http2: Upstream,
+    pub(crate) signer: Signer,
+    pub(crate) http2: Dialer,
     /// For websockets, which are HTTP/1.1's.
-    pub(crate) http1: Upstream,
+    pub(crate) http1: Dialer,
+    /// What HTTP calls it.
+    pub(crate) authority: Authority,
+    /// The connections that are kept: all of one certificate.
+    pub(crate) kept: Mutex<Option<Arc<Route>>>,
+}
+
+/// Connections to a service that are made with one certificate, and the tokens that may be shown on them.
+pub(crate) struct Route {
+    source: Arc<TokenSource>,
+    http2: Upstream,
+    http1: Upstream,
+}
+
+impl Target {
+    /// The way to the service with the pod's newest certificate.
+    async fn route(&self) -> Result<Arc<Route>, TokenError> {
+        let source = self.signer.source().await?;
+        let mut kept = self.kept.lock();
+        if let Some(route) = kept.as_ref().filter(|route| Arc::ptr_eq(&route.source, &source)) {
+            return Ok(route.clone());
+        }
+        let upstream = |dialer: &Dialer, http2| {
+            let dialer = dialer.with_identity(source.identity());
+            Upstream::new(dialer, http2, self.authority.clone())
+        };
+        let (http2, http1) = (upstream(&self.http2, true), upstream(&self.http1, false));
+        Ok(kept.insert(Arc::new(Route { source, http2, http1 })).clone())
+    }
 }
 
 /// Serves one connection to its end.
@@ -67,7 +99,7 @@ async fn answer(request: Request<Incoming>, signing: Arc<Signing>) -> Response<B
 impl Signing {
     async fn sign_and_forward(&self, mut request: Request<Incoming>) -> Result<Response<Body>, Problem> {
         let signed = self.sign(&request).await;
-        let (target, path, token) = match signed {
+        let (route, path, token) = match signed {
             Ok(signed) => signed,
             Err(problem) => {
                 discard(request.into_body()).await;
@@ -82,7 +114,7 @@ impl Signing {
             request.headers_mut().insert(http::header::AUTHORIZATION, token);
         }
         wish.repeat(&mut request);
-        let upstream = if wish.is_there() { &target.http1 } else { &target.http2 };
+        let upstream = if wish.is_there() { &route.http1 } else { &route.http2 };
         let response = upstream.send(request, path, Duration::MAX).await?;
         let draining = self.drain.draining();
         let over = async {
@@ -93,23 +125,28 @@ impl Signing {
     }
 
     /// Where a request goes, as what, and with which token.
-    async fn sign(&self, request: &Request<Incoming>) -> Result<(&Target, PathAndQuery, Option<HeaderValue>), Problem> {
+    async fn sign(
+        &self,
+        request: &Request<Incoming>,
+    ) -> Result<(Arc<Route>, PathAndQuery, Option<HeaderValue>), Problem> {
         refuse_pages(request.headers())?;
         if let Some(names) = &self.hosts {
             refuse_strange_names(request, names)?;
         }
         let (target, path) = self.leads.find(request.uri())?;
-        Ok((target, path, self.token(target).await?))
+        let route = target.route().await.map_err(|error| no_token(&error))?;
+        let token = self.token(&route.source).await?;
+        Ok((route, path, token))
     }
 
     /// The value of `Authorization`; `None` where signing is switched off.
-    async fn token(&self, target: &Target) -> Result<Option<HeaderValue>, Problem> {
+    async fn token(&self, source: &TokenSource) -> Result<Option<HeaderValue>, Problem> {
         let settings = self.settings.borrow().clone();
         if !settings.sign {
             return Ok(None);
         }
-        let token = target.tokens.token(settings.tokens_not_before).await.map_err(|error| no_token(&error))?;
-        let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose()))
+        let token = source.token(settings.tokens_not_before).await.map_err(|error| no_token(&error))?;
+        let mut value = HeaderValue::try_from(format!("Bearer {}", token.text().expose()))
             .map_err(|_| Problem::new(Kind::Unavailable, "sidegate: the issuer's token cannot be sent"))?;
         value.set_sensitive(true);
         Ok(Some(value))

@@ -25,6 +25,7 @@ use crate::audit::Audit;
 use crate::config;
 use crate::login::{Login, Logins, Refusal, Wanted};
 use crate::pg::authorize::{Denied, Gate, Ruling};
+use crate::pg::earlier::Named;
 use crate::standing::Standing;
 use crate::verify::{Credential, Verifier};
 use request::{Asked, Statement};
@@ -179,6 +180,7 @@ impl Querying {
             audit: self.audit.clone(),
             prepared: None,
             lax: None,
+            named: Named::default(),
         };
         // Many texts hold up other connections as one long text does.
         let aside = statements.iter().map(|statement| statement.text.len()).sum::<usize>() > INLINE_LIMIT;

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use wire::ErrorFields;
 use wire::session::{self, ClientMessage, Session};
 
+use super::earlier::{Lax, Named};
 use crate::analysis::{Analyses, Analysis, TEXT_LIMIT};
 use crate::audit::{Audit, Caller, Decision, Objects, new_decision_id};
 
@@ -73,50 +74,54 @@ pub(crate) struct Gate {
     pub(crate) prepared: Option<Handle>,
     /// What was let through that the role may not run, while nothing was enforced.
     pub(crate) lax: Option<Lax>,
-}
-
-/// What texts that should not have passed may have left behind. Where there was any, statements and portals of the
-/// protocol are decided again before they run, and those of SQL's own `PREPARE` and `DECLARE` do not run at all: both
-/// kinds share their names, so that a name in a text does not tell what it stands for.
-#[derive(Default)]
-pub(crate) struct Lax {
-    /// One did more than to read and write rows: settings, a role, objects that later texts may meet.
-    changed_session: bool,
-}
-
-/// Actions that leave nothing behind in a session.
-const ROW_ACTIONS: [&str; 5] = ["select", "insert", "update", "delete", "merge"];
-
-impl Lax {
-    fn note(&mut self, analysis: Option<&Handle>) {
-        self.changed_session |= match analysis.map(|analysis| &analysis.facts) {
-            Some(Ok(facts)) => facts.needs().iter().any(|fact| !ROW_ACTIONS.contains(&fact.action.label())),
-            _ => true,
-        };
-    }
+    /// What was let through under a name, for the day that the role changes.
+    pub(crate) named: Named,
 }
 
 impl Gate {
     /// Rules on the client's next message.
     pub(super) fn rule(&mut self, message: &ClientMessage<'_>, session: &Session<Handle>) -> Ruling {
         match message {
-            ClientMessage::Text { text, .. } => self.text(text),
+            ClientMessage::Text { name, text, .. } => {
+                let ruling = self.text(text);
+                if let Ruling::Pass(passage) = &ruling {
+                    self.named.parsed(name, passage.handle.as_ref());
+                }
+                ruling
+            }
             ClientMessage::TextTooLong { .. } => self.too_long(),
             ClientMessage::FunctionCall { .. } => self.function_call(),
-            ClientMessage::Bind { statement, .. } if self.is_lax() => self.again(&session.statement(statement)),
-            ClientMessage::Execute { portal, .. } if self.is_lax() => self.again(&session.portal(portal)),
+            ClientMessage::Bind { portal, statement, .. } if self.decides_again() || !portal.is_empty() => {
+                let earlier = session.statement(statement);
+                self.named.bound(portal, &earlier);
+                if self.decides_again() { self.again(&earlier) } else { pass(None, Why::NoDecision) }
+            }
+            ClientMessage::Execute { portal, .. } if self.decides_again() => self.again(&session.portal(portal)),
             _ => pass(None, Why::NoDecision),
         }
     }
 
+    /// Gives the session the rights of a fresh token from the next message on.
+    pub(super) fn renew(&mut self, role: &Arc<Role>) {
+        if self.role.as_ref() != Some(role) {
+            self.named.role_changed(role);
+            self.role = Some(role.clone());
+        }
+    }
+
     /// Whether anything may be prepared or bound that the rights of now do not cover.
-    fn is_lax(&self) -> bool {
-        self.lax.is_some() || self.role.is_none()
+    fn decides_again(&self) -> bool {
+        self.lax.is_some() || self.role.is_none() || self.named.role_has_changed()
     }
 
     /// Whether texts that were let through may have changed what later ones mean.
     pub(super) fn is_tainted(&self) -> bool {
-        self.lax.as_ref().is_some_and(|lax| lax.changed_session)
+        self.lax.as_ref().is_some_and(Lax::changed_session)
+    }
+
+    /// Whether a name in a text may stand for what the rights of now do not cover.
+    fn distrusts_names(&self) -> bool {
+        self.lax.is_some() || self.named.is_distrusted()
     }
 
     fn mode(&self) -> Verify {
@@ -137,7 +142,7 @@ impl Gate {
             return Ruling::Analyze(text.to_vec());
         };
         let verdict = match &analysis.facts {
-            Ok(facts) if self.mode() == Verify::Enforce && self.lax.is_some() && uses_names(facts) => {
+            Ok(facts) if self.mode() == Verify::Enforce && self.distrusts_names() && uses_names(facts) => {
                 return self.unknown_statement(started);
             }
             Ok(facts) => policy::decide(&role, facts),
@@ -211,7 +216,7 @@ impl Gate {
 
     fn unknown_statement(&mut self, started: Instant) -> Ruling {
         let fields = ErrorFields::error("42501", "sidegate: what this statement does was never decided")
-            .hint("It may be from when verification was not enforced: reconnect.");
+            .hint("It may be from when other rights held, or none were enforced: reconnect.");
         self.without_facts("unknown_statement", fields, started)
     }
 
@@ -222,6 +227,7 @@ impl Gate {
                 let labels = (action_of(analysis), "allowed", None);
                 self.record(&id, true, labels, analysis, started);
                 let why = Why::Permitted { _permit: permit };
+                self.named.passed(analysis);
                 Ruling::Pass(Passage { handle: analysis.cloned(), decision: Some(id), _why: why })
             }
             Verdict::Deny(denial) => {

@@ -1,6 +1,6 @@
 //! Bytes both ways, in one task a session: each read is passed on with one write, and what must be changed is changed
 //! in place. What may pass is said by an [`Inspect`]: statement by statement on the inbound side (`inspect`), all of it
-//! on the outbound side.
+//! on the outbound side (`relay`).
 //!
 //! Answers are stepped over by their headers; rows are never looked at. Memory is bounded: a direction does not read
 //! while it has bytes to write, a text is held up to `TEXT_LIMIT`, everything else streams, and a session that sleeps
@@ -13,12 +13,14 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
+use runtime::secret::Secret;
 use tokio::io::AsyncWrite;
 use tokio::io::AsyncWriteExt;
 use tokio_util::io::poll_read_buf;
+use wire::frame::{HEADER_LEN, Header};
 use wire::{ErrorFields, WireError, backend, frontend};
 
-use crate::link::Link;
+use crate::link::{Link, Peer};
 
 /// Bytes read at a time: PostgreSQL's own buffer is 8 KiB, a TLS record at most 16.
 const READ_BYTES: usize = 16 << 10;
@@ -43,6 +45,10 @@ pub(super) enum Stop {
     Ended,
     /// A long text is to be analysed; then go on.
     Analyze(Vec<u8>),
+    /// The caller's sidecar brought a fresh token, or the word that there is none any more.
+    Token(Option<Secret>),
+    /// The database's sidecar wants a token that was not issued before this time, in seconds since the epoch.
+    TokenWanted(i64),
 }
 
 /// One direction's bytes: `ready` of `buffer` may be written; then `insert`; then `discard` bytes are dropped; the rest
@@ -83,14 +89,53 @@ impl Lane {
         self.insert.extend_from_slice(instead);
     }
 
+    /// Puts `between` ahead of the next message. To be called where one begins or is to begin.
+    pub(super) fn put_in(&mut self, between: &[u8]) {
+        self.insert.extend_from_slice(between);
+    }
+
+    /// Takes the first whole message of type `tag` out of what is yet to be looked at, and gives its body: for a lane
+    /// whose next message must wait for it. `None`: it is not here, or not whole.
+    ///
+    /// # Errors
+    /// A length on the way to it that cannot be.
+    pub(super) fn take_ahead(&mut self, tag: u8) -> Result<Option<BytesMut>, WireError> {
+        let mut at = self.ready;
+        while let Some(header) = self.buffer.get(at..).map(Header::read).transpose()?.flatten() {
+            let end = at.saturating_add(header.total());
+            if header.tag != tag {
+                at = end;
+                continue;
+            }
+            if self.buffer.len() < end {
+                return Ok(None);
+            }
+            let mut message = self.buffer.split_off(at);
+            let rest = message.split_off(header.total());
+            self.buffer.extend_from_slice(&rest);
+            return Ok(Some(message.split_off(HEADER_LEN)));
+        }
+        Ok(None)
+    }
+
+    /// Bytes that are here and not written.
+    pub(super) fn held(&self) -> usize {
+        self.buffer.len()
+    }
+
     /// Lets everything pass that is here.
-    fn pass_all(&mut self) {
+    pub(super) fn pass_all(&mut self) {
         self.ready = self.buffer.len();
     }
 
     /// Whether the rest of a message that passes or is dropped is still to come.
     pub(super) fn is_amid_message(&self) -> bool {
         self.stream > 0 || self.discard > 0
+    }
+
+    /// Whether something may be put in here and now: no message is under way, and nothing else is put in.
+    pub(super) fn is_at_boundary(&self) -> bool {
+        !self.is_amid_message() && self.insert.is_empty()
     }
 
     /// At a message boundary with nothing left to write.
@@ -164,33 +209,6 @@ pub(super) trait Inspect {
     fn was_told(&self) -> bool;
 }
 
-/// Lets everything pass: the outbound side, whose bytes are judged by the other.
-pub(super) struct Untouched;
-
-impl Inspect for Untouched {
-    fn client(&mut self, lane: &mut Lane) -> Result<bool, Stop> {
-        lane.pass_all();
-        Ok(true)
-    }
-
-    fn server(&mut self, lane: &mut Lane) -> Result<(), Stop> {
-        lane.pass_all();
-        Ok(())
-    }
-
-    fn is_over(&self) -> bool {
-        false
-    }
-
-    fn is_overdue(&self) -> bool {
-        false
-    }
-
-    fn was_told(&self) -> bool {
-        true
-    }
-}
-
 /// A session's two connections and the bytes between them.
 pub(super) struct Pump {
     client: Link,
@@ -205,6 +223,11 @@ impl Pump {
     /// Couples a client with a server.
     pub(super) fn new(client: Link, server: Link) -> Pump {
         Pump { client, server, to_server: Lane::default(), to_client: Lane::default(), server_is_deaf: false }
+    }
+
+    /// Who the client is by its certificate.
+    pub(super) fn peer(&self) -> Option<Peer> {
+        self.client.peer()
     }
 
     /// Moves bytes until something stops them. Cancel safe: all state is in `self` and `inspect`, so that it may be

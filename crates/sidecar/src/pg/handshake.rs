@@ -6,7 +6,7 @@ use runtime::listen::Stream;
 use rustls::ServerConfig;
 use tokio::io::AsyncWriteExt;
 use wire::startup::{CancelKey, Initial, Startup};
-use wire::{ErrorFields, WireError, backend};
+use wire::{ErrorFields, WireError, backend, renewal};
 
 use super::messages::LinkError;
 use crate::link::Link;
@@ -71,7 +71,7 @@ async fn direct_tls(stream: Stream, tls: Option<&Arc<ServerConfig>>) -> Result<L
     };
     let link = Link::accept(stream, tls).await?;
     // Without this a cross-protocol attack could make a browser speak here (PostgreSQL demands it, too).
-    if link.alpn() != Some(ALPN) {
+    if !matches!(link.alpn(), Some(ALPN | renewal::ALPN)) {
         return Err(WireError::Malformed("direct TLS connection: ALPN postgresql is required").into());
     }
     Ok(link)

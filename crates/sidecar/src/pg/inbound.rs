@@ -1,4 +1,4 @@
-//! A listener that verifies: from a fresh connection to the end of its session.
+//! A listener that verifies: from a fresh connection to a session, which `session` then runs.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,15 +8,17 @@ use runtime::listen::{Address, Stream};
 use runtime::settings::Settings;
 use tokio::sync::watch;
 use wire::startup::{CancelKey, Startup};
-use wire::{ErrorFields, backend};
+use wire::{ErrorFields, backend, renewal};
 
 use super::authenticate::{LoginError, authenticate, refused};
 use super::authorize::Gate;
 use super::cancel::{self, Cancels};
-use super::forward::{Pump, Stop};
+use super::earlier::Named;
+use super::forward::Pump;
 use super::handshake::{self, Opened};
 use super::inspect::Watched;
 use super::messages::LinkError;
+use super::session::Session;
 use super::upstream;
 use crate::analysis::Analyses;
 use crate::audit::Audit;
@@ -29,9 +31,6 @@ use crate::verify::{Credential, Verifier};
 /// Time from the first byte to the first statement. Slow and silent peers are cut here.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a session that is to end waits for a client that has begun something and does not go on.
-const PATIENCE: Duration = Duration::from_secs(5);
-
 /// What every connection of a listener shares.
 pub(crate) struct Listening {
     pub(crate) verifier: Verifier,
@@ -40,6 +39,8 @@ pub(crate) struct Listening {
     /// Whether the listener is a Unix socket or loopback, so that a token may cross it in the clear.
     pub(crate) is_local: bool,
     pub(crate) authentication: Authentication,
+    /// How long a session goes on after its token's end.
+    pub(crate) expiry_grace: Duration,
     pub(crate) upstream: Address,
     pub(crate) settings: watch::Receiver<Arc<Settings>>,
     pub(crate) analyses: Analyses,
@@ -52,31 +53,13 @@ pub(crate) struct Listening {
 #[derive(Clone, Default)]
 pub(crate) struct InboundCancels(Cancels<(Address, CancelKey)>);
 
-/// A session that has logged in.
-struct Session {
-    pump: Pump,
-    watched: Watched,
-    standing: Standing,
-    _cancel: cancel::Registered<(Address, CancelKey)>,
-}
-
-impl Session {
-    /// Why it may not go on under these settings; `None` if it may.
-    fn ended(&mut self, settings: &Settings) -> Option<ErrorFields> {
-        if self.watched.gate.is_tainted() {
-            self.standing.is_tolerated_from_now_on();
-        }
-        self.standing.ended(settings)
-    }
-}
-
 /// Serves one connection to its end. Nothing of it outlives the call.
 pub(crate) async fn serve(stream: Stream, listening: Arc<Listening>) {
     let login = tokio::time::timeout(LOGIN_TIMEOUT, log_in(stream, &listening)).await;
     match login {
         Ok(Ok(Some(session))) => {
             listening.audit.metrics.sessions.inc();
-            run(session, &listening).await;
+            session.run(&listening).await;
             listening.audit.metrics.sessions.dec();
         }
         Ok(Ok(None)) => {}
@@ -207,84 +190,23 @@ impl Established {
         wire::frame::put(&mut out, b'Z', |body| body.push(b'I'));
         link.send(&out).await?;
         let target = (listening.upstream.clone(), self.upstream.key);
+        let renews = link.alpn() == Some(renewal::ALPN);
         let gate = Gate {
-            role: self.login.role,
-            caller: self.login.caller,
+            role: self.login.role.clone(),
+            caller: self.login.caller.clone(),
             settings: listening.settings.clone(),
             analyses: listening.analyses.clone(),
             audit: listening.audit.clone(),
             prepared: None,
             lax: None,
+            named: Named::default(),
         };
-        Ok(Session {
-            pump: Pump::new(link, self.upstream.link),
-            watched: Watched::new(gate),
-            standing: Standing::new(self.credential, self.login.tolerated),
-            _cancel: listening.cancels.0.register(self.client_key, target),
-        })
+        Ok(Session::new(
+            Pump::new(link, self.upstream.link),
+            Watched::new(gate, renews),
+            Standing::new(self.credential, self.login.tolerated).with_grace(listening.expiry_grace),
+            self.login,
+            listening.cancels.0.register(self.client_key, target),
+        ))
     }
-}
-
-/// Runs a session to its end, watching what may end it early.
-async fn run(mut session: Session, listening: &Listening) {
-    let mut settings = listening.settings.clone();
-    let mut verdict = session.ended(&settings.borrow_and_update().clone());
-    let expiry = tokio::time::sleep(session.standing.life_left());
-    tokio::pin!(expiry);
-    let mut expires = session.standing.expires();
-    let patience = tokio::time::sleep(Duration::ZERO);
-    tokio::pin!(patience);
-    let reason = loop {
-        if verdict.is_some() && !session.watched.ending {
-            session.watched.ending = true;
-            patience.as_mut().reset(tokio::time::Instant::now() + PATIENCE);
-        }
-        let (ending, overdue) = (session.watched.ending, session.watched.overdue);
-        tokio::select! {
-            biased;
-            Ok(()) = settings.changed(), if !ending => {
-                verdict = session.ended(&settings.borrow_and_update().clone());
-            }
-            () = &mut expiry, if !ending && expires => {
-                // The clock may have been set back since the timer was.
-                let left = session.standing.life_left();
-                expires = left > Duration::ZERO;
-                expiry.as_mut().reset(tokio::time::Instant::now() + left);
-                verdict = session.ended(&settings.borrow().clone());
-            }
-            () = listening.drain.draining(), if !ending => verdict = Some(shutting_down()),
-            () = &mut patience, if ending && !overdue => session.watched.overdue = true,
-            stop = session.pump.run(&mut session.watched) => match stop {
-                Stop::Analyze(text) => match listening.analyses.make(text).await {
-                    Some(analysis) => session.watched.gate.prepared = Some(analysis),
-                    None => break Some(ErrorFields::fatal("58000", "sidegate: a statement could not be analysed")),
-                },
-                stop => break end_reason(stop, verdict),
-            },
-        }
-    };
-    if let Some(fields) = &reason {
-        tracing::info!(message = fields.message, "session ended by the sidecar");
-    }
-    session.pump.finish(reason.as_ref()).await;
-}
-
-/// What a client is told when its session stops.
-fn end_reason(stop: Stop, verdict: Option<ErrorFields>) -> Option<ErrorFields> {
-    match stop {
-        Stop::ClientLeft | Stop::ServerLeft { told: true } | Stop::Analyze(_) => None,
-        Stop::ServerLeft { told: false } => {
-            Some(ErrorFields::fatal("08006", "sidegate: PostgreSQL closed the connection without a word"))
-        }
-        Stop::Client(error) => Some(ErrorFields::fatal("08P01", format!("sidegate: {error}"))),
-        Stop::Server(error) => {
-            Some(ErrorFields::fatal("08P01", format!("sidegate: PostgreSQL sent what cannot be: {error}")))
-        }
-        Stop::UnsafeSetting(name) => Some(upstream::unsafe_setting(name)),
-        Stop::Ended => verdict,
-    }
-}
-
-fn shutting_down() -> ErrorFields {
-    ErrorFields::fatal("57P01", "sidegate: terminating connection: the sidecar is shutting down").hint("Reconnect.")
 }

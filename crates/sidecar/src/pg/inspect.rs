@@ -2,19 +2,30 @@
 //!
 //! A message of the client's is passed on only with a [`Passage`], which only `authorize` makes.
 
-use wire::backend;
+use runtime::secret::Secret;
 use wire::error::field_of;
 use wire::frame::{HEADER_LEN, Header};
 use wire::session::{ClientMessage, HELD_LIMIT, ServerAction, Session, read_client};
+use wire::{WireError, backend, renewal};
 
 use super::authorize::{Gate, Handle, Passage, Ruling};
 use super::forward::{Inspect, Lane, Stop};
 use crate::analysis::TEXT_LIMIT;
 
+/// Bytes that a session whose rights are being renewed takes from its client without deciding on them: one text of the
+/// greatest length, with the fresh token behind it.
+const WAITING_LIMIT: usize = TEXT_LIMIT + (64 << 10);
+
 /// A session's state and its rights.
 pub(super) struct Watched {
     session: Session<Handle>,
     pub(super) gate: Gate,
+    /// The client is another sidecar, which renews the session's token.
+    pub(super) renews: bool,
+    /// The session's token is void: nothing is decided before a fresh one has come.
+    pub(super) waiting: bool,
+    /// What to ask of the other sidecar as soon as it fits in between two messages.
+    wanted: Option<i64>,
     /// The session is to end as soon as it is between statements.
     pub(super) ending: bool,
     /// It was to end long enough ago not to wait for the client any more.
@@ -23,8 +34,23 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    pub(super) fn new(gate: Gate) -> Watched {
-        Watched { session: Session::default(), gate, ending: false, overdue: false, told: false }
+    pub(super) fn new(gate: Gate, renews: bool) -> Watched {
+        Watched {
+            session: Session::default(),
+            gate,
+            renews,
+            waiting: false,
+            wanted: None,
+            ending: false,
+            overdue: false,
+            told: false,
+        }
+    }
+
+    /// Holds back whatever needs a decision until there is a token that was not issued before this time.
+    pub(super) fn wait_for_token(&mut self, not_before: i64) {
+        self.waiting = true;
+        self.wanted = Some(not_before);
     }
 
     /// Whether to leave the client's next message where it is.
@@ -47,9 +73,18 @@ impl Inspect for Watched {
             if self.is_paused() {
                 return Ok(false);
             }
+            if self.renews && bytes.first() == Some(&renewal::TAG) {
+                return token(lane);
+            }
             let Some(message) = read_client(bytes, TEXT_LIMIT).map_err(Stop::Client)? else {
                 return Ok(true);
             };
+            if self.waiting && needs_rights(&message) {
+                return match lane.take_ahead(renewal::TAG).map_err(Stop::Client)? {
+                    Some(body) => Err(Stop::Token(read_token(&body)?)),
+                    None => Ok(lane.held() < WAITING_LIMIT),
+                };
+            }
             match self.gate.rule(&message, &self.session) {
                 Ruling::Pass(passage) => {
                     let total = self.forward(&message, passage);
@@ -70,6 +105,9 @@ impl Inspect for Watched {
 
     fn server(&mut self, lane: &mut Lane) -> Result<(), Stop> {
         while let Some(bytes) = lane.unseen() {
+            if self.wanted.is_some() {
+                break;
+            }
             let Some(header) = Header::read(bytes).map_err(Stop::Server)? else {
                 return Ok(());
             };
@@ -91,6 +129,13 @@ impl Inspect for Watched {
                 ServerAction::UnsafeSetting { name } => return Err(Stop::UnsafeSetting(name)),
             }
         }
+        if lane.is_at_boundary()
+            && let Some(not_before) = self.wanted.take()
+        {
+            let mut request = Vec::new();
+            renewal::request(&mut request, not_before);
+            lane.put_in(&request);
+        }
         Ok(())
     }
 
@@ -105,4 +150,26 @@ impl Inspect for Watched {
     fn was_told(&self) -> bool {
         self.told
     }
+}
+
+/// Whether a message begins something that the session's rights are needed for.
+fn needs_rights(message: &ClientMessage<'_>) -> bool {
+    use ClientMessage::{Bind, Execute, FunctionCall, Text, TextTooLong};
+    matches!(message, Text { .. } | TextTooLong { .. } | FunctionCall { .. } | Bind { .. } | Execute { .. })
+}
+
+/// Takes the fresh token that is the client's next message, if it is here whole.
+fn token(lane: &mut Lane) -> Result<bool, Stop> {
+    let header = lane.unseen().map(Header::read).transpose().map_err(Stop::Client)?.flatten();
+    match header {
+        Some(Header { tag, body }) if body > renewal::BODY_LIMIT => Err(Stop::Client(WireError::TooLong { tag, body })),
+        _ => match lane.take_ahead(renewal::TAG).map_err(Stop::Client)? {
+            Some(body) => Err(Stop::Token(read_token(&body)?)),
+            None => Ok(true),
+        },
+    }
+}
+
+fn read_token(body: &[u8]) -> Result<Option<Secret>, Stop> {
+    Ok(renewal::read_token(body).map_err(Stop::Client)?.map(Secret::new))
 }

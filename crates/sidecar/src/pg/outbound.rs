@@ -1,5 +1,5 @@
 //! A listener that signs: takes the application's connection without credentials, logs in to the other side with the
-//! service's own token, and couples the two.
+//! service's own token, couples the two (`relay`), and shows the other side fresh tokens as long as the session lasts.
 //!
 //! Deliberately absent: any look into statements. They are judged where the database is.
 
@@ -12,17 +12,21 @@ use runtime::secret::Secret;
 use runtime::settings::Settings;
 use tokio::sync::watch;
 use wire::startup::{CancelKey, SIDEGATE_OPTION, Startup};
-use wire::{ErrorFields, backend, frontend, sasl};
+use wire::{ErrorFields, backend, frontend, renewal, sasl};
 
 use super::authenticate::{LoginError, offers_oauthbearer, refused};
 use super::cancel::{self, Cancels};
-use super::forward::{Pump, Stop, Untouched};
+use super::forward::{Pump, Stop};
 use super::handshake::{self, Opened};
 use super::messages::LinkError;
+use super::relay::Relay;
 use super::upstream::GREETING_LIMIT;
+use crate::exchange::{Token, TokenError};
 use crate::link::{Dialer, Link};
 use crate::login::Refusal;
-use crate::tokens::{TokenError, TokenSource};
+use crate::renewals::Renewals;
+use crate::signer::Signer;
+use crate::tokens::TokenSource;
 
 /// Time from the first byte to the first statement: longer than the other side's, so that its answer arrives.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(20);
@@ -31,7 +35,7 @@ const LOGIN_TIMEOUT: Duration = Duration::from_secs(20);
 pub(crate) struct Signing {
     pub(crate) target: String,
     pub(crate) dialer: Dialer,
-    pub(crate) tokens: TokenSource,
+    pub(crate) signer: Signer,
     pub(crate) settings: watch::Receiver<Arc<Settings>>,
     pub(crate) cancels: OutboundCancels,
     pub(crate) drain: DrainWatch,
@@ -42,12 +46,21 @@ pub(crate) struct Signing {
 #[derive(Clone, Default)]
 pub(crate) struct OutboundCancels(Cancels<()>);
 
+/// A session that has logged in on both sides.
+struct Session {
+    pump: Pump,
+    relay: Relay,
+    /// `None`: it goes by no token, or the other side takes no other.
+    renewals: Option<Renewals>,
+    _cancel: Option<cancel::Registered<()>>,
+}
+
 /// Serves one connection to its end. Nothing of it outlives the call.
 pub(crate) async fn serve(stream: Stream, signing: Arc<Signing>) {
     match tokio::time::timeout(LOGIN_TIMEOUT, log_in(stream, &signing)).await {
-        Ok(Ok(Some((pump, _registered)))) => {
+        Ok(Ok(Some(session))) => {
             signing.sessions.inc();
-            run(pump, &signing).await;
+            session.run(&signing).await;
             signing.sessions.dec();
         }
         Ok(Ok(None)) => {}
@@ -56,20 +69,43 @@ pub(crate) async fn serve(stream: Stream, signing: Arc<Signing>) {
     }
 }
 
-async fn run(mut pump: Pump, signing: &Signing) {
-    // The other side ends sessions between statements; this one, which cannot tell where that is, waits for it or for
-    // the client until the process ends.
-    match pump.run(&mut Untouched).await {
-        Stop::ServerLeft { .. } => tracing::debug!(target_service = signing.target, "the other side closed a session"),
-        stop => tracing::trace!(?stop, "a session ended"),
+impl Session {
+    /// Runs it to its end. The other side ends sessions between statements; this one waits for it or for the client.
+    async fn run(mut self, signing: &Signing) {
+        let reason = loop {
+            tokio::select! {
+                biased;
+                token = next(self.renewals.as_mut()) => self.relay.show(token.as_deref()),
+                stop = self.pump.run(&mut self.relay) => match stop {
+                    Stop::TokenWanted(not_before) => {
+                        self.renewals.iter_mut().for_each(|renewals| renewals.want(not_before));
+                    }
+                    Stop::Client(error) => break Some(ErrorFields::fatal("08P01", format!("sidegate: {error}"))),
+                    Stop::ServerLeft { .. } => {
+                        tracing::debug!(target_service = signing.target, "the other side closed a session");
+                        break None;
+                    }
+                    stop => {
+                        tracing::trace!(?stop, "a session ended");
+                        break None;
+                    }
+                },
+            }
+        };
+        // No goodbye in the client's name: where its last message ended is not known on every link.
+        self.pump.close(reason.as_ref()).await;
     }
-    // No goodbye in the client's name: where its last message ended is not known here.
-    pump.close(None).await;
 }
 
-type Coupled = (Pump, Option<cancel::Registered<()>>);
+/// What is to be shown next, if ever. Cancel safe.
+async fn next(renewals: Option<&mut Renewals>) -> Option<Arc<Token>> {
+    match renewals {
+        Some(renewals) => renewals.next().await,
+        None => std::future::pending().await,
+    }
+}
 
-async fn log_in(stream: Stream, signing: &Signing) -> Result<Option<Coupled>, LinkError> {
+async fn log_in(stream: Stream, signing: &Signing) -> Result<Option<Session>, LinkError> {
     let (mut link, startup) = match handshake::open(stream, None).await? {
         Opened::Session(link, startup) => (link, startup),
         Opened::Cancel(key) => {
@@ -79,10 +115,7 @@ async fn log_in(stream: Stream, signing: &Signing) -> Result<Option<Coupled>, Li
         Opened::Gone => return Ok(None),
     };
     match establish(&mut link, &startup, signing).await {
-        Ok((server, key)) => {
-            let registered = key.map(|key| signing.cancels.0.register(key, ()));
-            Ok(Some((Pump::new(link, server), registered)))
-        }
+        Ok(established) => Ok(Some(established.into_session(link, signing))),
         Err(error) => {
             let fields = match error {
                 LoginError::Refused(Refusal { fields, reason, .. }) => {
@@ -113,19 +146,36 @@ fn unreachable(signing: &Signing, why: &str) -> ErrorFields {
 
 async fn cancel_remote(signing: &Signing, key: &CancelKey) {
     if signing.cancels.0.find(key).is_some()
-        && let Ok(link) = dial(signing).await
+        && let Ok(source) = signing.signer.source().await
+        && let Ok(link) = signing.dialer.with_identity(source.identity()).dial().await
     {
         let _ = cancel::forward(link, key).await;
     }
 }
 
+/// A login that succeeded on the other side.
+struct Established {
+    server: Link,
+    key: Option<CancelKey>,
+    shown: Option<(Arc<TokenSource>, Arc<Token>)>,
+}
+
+impl Established {
+    fn into_session(self, client: Link, signing: &Signing) -> Session {
+        let renews = self.server.alpn() == Some(renewal::ALPN);
+        let renewals = self.shown.filter(|_| renews);
+        Session {
+            pump: Pump::new(client, self.server),
+            relay: Relay::new(renews),
+            renewals: renewals.map(|(source, token)| Renewals::new(source, token, signing.settings.clone())),
+            _cancel: self.key.map(|key| signing.cancels.0.register(key, ())),
+        }
+    }
+}
+
 /// Gets a token, dials and logs in. What the server says from `AuthenticationOk` to its first `ReadyForQuery` goes to
 /// the client as it is.
-async fn establish(
-    client: &mut Link,
-    startup: &Startup,
-    signing: &Signing,
-) -> Result<(Link, Option<CancelKey>), LoginError> {
+async fn establish(client: &mut Link, startup: &Startup, signing: &Signing) -> Result<Established, LoginError> {
     if signing.drain.is_draining() {
         return Err(refused("draining", ErrorFields::fatal("57P03", "sidegate: the sidecar is shutting down")));
     }
@@ -135,20 +185,22 @@ async fn establish(
         client.send(&out).await?;
     }
     let settings = signing.settings.borrow().clone();
+    let source = signing.signer.source().await.map_err(no_token)?;
     let token = match settings.sign {
-        true => Some(signing.tokens.token(settings.tokens_not_before).await.map_err(no_token)?),
+        true => Some(source.token(settings.tokens_not_before).await.map_err(no_token)?),
         false => None,
     };
-    let mut server = dial(signing).await?;
+    let dialled = signing.dialer.with_identity(source.identity()).dial().await;
+    let mut server = dialled.map_err(|error| broke_off(signing, &error))?;
     let mut out = Vec::new();
     server_startup(startup, token.is_some()).write(&mut out);
     server.send(&out).await.map_err(|error| broke_off(signing, &error))?;
-    authenticate(&mut server, token.as_ref(), signing).await?;
+    authenticate(&mut server, token.as_deref().map(Token::text), signing).await?;
     let mut greeting = Vec::new();
     backend::authentication(&mut greeting, backend::auth::OK);
     let key = read_greeting(&mut server, &mut greeting, signing).await?;
     client.send(&greeting).await?;
-    Ok((server, key))
+    Ok(Established { server, key, shown: token.map(|token| (source, token)) })
 }
 
 fn no_token(error: TokenError) -> LoginError {
@@ -162,10 +214,6 @@ fn no_token(error: TokenError) -> LoginError {
 
 fn broke_off(signing: &Signing, error: &dyn std::fmt::Display) -> LoginError {
     refused("upstream", unreachable(signing, &error.to_string()))
-}
-
-async fn dial(signing: &Signing) -> Result<Link, LoginError> {
-    signing.dialer.dial().await.map_err(|error| broke_off(signing, &error))
 }
 
 /// The client's packet as the other side gets it: without protocol options, which were settled here, and with ours.
