@@ -83,6 +83,8 @@ pub enum InboundProtocol {
     Postgres {
         /// How plain clients show their token.
         authentication: Authentication,
+        /// How long a session may go on after its token's end, if nothing renews it.
+        expiry_grace: Duration,
     },
     /// SQL over HTTP: `POST /query`.
     Query(Query),
@@ -243,7 +245,7 @@ mod tests {
             "service: a/b\nissuer: {url: 'http://x', subject_token_file: /t}\n\
              inbound:\n\
              - {protocol: postgres, listen: '127.0.0.1:1', upstream: 'unix:/s', http2: true}\n\
-             - {protocol: query, listen: '127.0.0.1:2', upstream: 'unix:/s', pool: {size: 0}, authentication: password}\n\
+             - {protocol: query, listen: '127.0.0.1:2', upstream: 'unix:/s', pool: {size: 0}, authentication: password, expiry_grace: 1}\n\
              - {protocol: http, listen: '127.0.0.1:3', upstream: 'unix:/s', response_timeout: 0, database: x}\n\
              outbound:\n\
              - {protocol: query, listen: '127.0.0.1:4', target: a/c, connect: '127.0.0.1:5'}\n\
@@ -258,6 +260,7 @@ mod tests {
             "inbound[0].http2",
             "inbound[1].pool.size",
             "inbound[1].authentication",
+            "inbound[1].expiry_grace",
             "inbound[2].response_timeout",
             "inbound[2].database",
             "outbound[0].protocol",

@@ -138,8 +138,8 @@ impl Shared {
     fn verifying(&self, listener: Listener, inbound: &Inbound, with: &Verifying) -> Result<Server, ServeError> {
         let drain = self.drain.clone();
         Ok(match &inbound.protocol {
-            InboundProtocol::Postgres { authentication } => {
-                let listening = Arc::new(self.listening(inbound, *authentication, with)?);
+            InboundProtocol::Postgres { authentication, expiry_grace } => {
+                let listening = Arc::new(self.listening(inbound, (*authentication, *expiry_grace), with)?);
                 tokio::spawn(accept(listener, drain, move |stream| pg::inbound::serve(stream, listening.clone())))
             }
             InboundProtocol::Query(query) => {
@@ -156,7 +156,7 @@ impl Shared {
     fn listening(
         &self,
         inbound: &Inbound,
-        authentication: Authentication,
+        (authentication, expiry_grace): (Authentication, Duration),
         with: &Verifying,
     ) -> Result<pg::inbound::Listening, ServeError> {
         Ok(pg::inbound::Listening {
@@ -165,7 +165,7 @@ impl Shared {
             tls: server_tls(inbound, &[wire::renewal::ALPN, pg::ALPN])?,
             is_local: inbound.listen.is_local(),
             authentication,
-            expiry_grace: Duration::ZERO,
+            expiry_grace,
             upstream: inbound.upstream.clone(),
             settings: self.settings.clone(),
             analyses: with.analyses.clone(),

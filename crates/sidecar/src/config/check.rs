@@ -22,6 +22,9 @@ const RESULT_LIMIT: u64 = 64 << 20;
 /// Long enough for a slow query to a monitoring system; a longer wait is more likely a fault.
 const RESPONSE_TIMEOUT: u64 = 300;
 
+/// An hour, in seconds: rights that outlive their token by more are not short-lived.
+const GRACE_MAX: u64 = 60 * 60;
+
 /// A day, in seconds: a longer time for one request is a slip of the pen.
 const DAY: u64 = 24 * 60 * 60;
 
@@ -106,6 +109,7 @@ impl Check {
         let belongs = |field, protocol, is_there: bool| (is_there && raw.protocol != protocol).then_some(field);
         let strangers = [
             belongs("authentication", Protocol::Postgres, raw.authentication.is_some()),
+            belongs("expiry_grace", Protocol::Postgres, raw.expiry_grace.is_some()),
             belongs("database", Protocol::Query, raw.database.is_some()),
             belongs("pool", Protocol::Query, raw.pool.is_some()),
             belongs("statement_timeout", Protocol::Query, raw.statement_timeout.is_some()),
@@ -117,7 +121,10 @@ impl Check {
             self.fail(format!("{at}.{field}: not a field of this protocol"));
         }
         match raw.protocol {
-            Protocol::Postgres => InboundProtocol::Postgres { authentication: raw.authentication.unwrap_or_default() },
+            Protocol::Postgres => InboundProtocol::Postgres {
+                authentication: raw.authentication.unwrap_or_default(),
+                expiry_grace: self.seconds(&format!("{at}.expiry_grace"), raw.expiry_grace.unwrap_or(0), 0..=GRACE_MAX),
+            },
             Protocol::Query => InboundProtocol::Query(self.query(at, raw)),
             Protocol::Http => InboundProtocol::Http {
                 http2: raw.http2.unwrap_or_default(),

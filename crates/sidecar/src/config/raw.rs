@@ -69,6 +69,7 @@ pub(super) struct Inbound {
     pub(super) tls: Option<ServerTls>,
     pub(super) upstream: String,
     pub(super) authentication: Option<Authentication>,
+    pub(super) expiry_grace: Option<u64>,
     pub(super) database: Option<String>,
     pub(super) pool: Option<Pool>,
     pub(super) statement_timeout: Option<u64>,
