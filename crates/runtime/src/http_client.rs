@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::header::{ACCEPT, CONTENT_TYPE, HOST};
-use hyper::{Method, Request, Uri};
+use hyper::header::{ACCEPT, AGE, CACHE_CONTROL, CONTENT_TYPE, DATE, HOST};
+use hyper::{HeaderMap, Method, Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc2822;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
@@ -42,6 +44,76 @@ pub enum HttpError {
     Status(String, u16),
 }
 
+impl HttpError {
+    /// A bounded label for metrics.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Connect(..) => "connect",
+            Self::Timeout(..) => "timeout",
+            Self::Answer(..) => "answer",
+            Self::Status(..) => "status",
+        }
+    }
+
+    /// What whoever runs this can do about it.
+    #[must_use]
+    pub fn advice(&self) -> &'static str {
+        match self {
+            Self::Connect(..) => {
+                "see that the server runs, that the configured URL (host, port, http or https) is right, that nothing on \
+                 the way forbids it (NetworkPolicy), and for https that ca_file has its authority"
+            }
+            Self::Timeout(..) => "see whether the server, or what stands before it, hangs: its log and its load",
+            Self::Answer(..) => {
+                "see what answers at that address: it may be another program, another protocol (http, https), or a \
+                 server that breaks off"
+            }
+            Self::Status(..) => {
+                "see what answers at that address, and its log; redirects are not followed, so configure the final URL"
+            }
+        }
+    }
+}
+
+/// A document that its publisher changes now and then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Document {
+    /// All of it.
+    pub body: Bytes,
+    /// How long it may be used without asking again, if its publisher says so.
+    pub max_age: Option<Duration>,
+    /// What its publisher's clock said, in seconds since the epoch, when it was sent.
+    pub date: Option<i64>,
+}
+
+impl Document {
+    fn read(headers: &HeaderMap, body: Bytes) -> Self {
+        // What a cache on the way has kept for a while is that much older, and its publisher's clock that much further.
+        let age = number(headers, AGE).unwrap_or(0);
+        let max_age = max_age(headers).map(|seconds| Duration::from_secs(seconds.saturating_sub(age)));
+        let date = headers.get(DATE).and_then(|value| OffsetDateTime::parse(value.to_str().ok()?, &Rfc2822).ok());
+        let date = date.and_then(|date| date.unix_timestamp().checked_add_unsigned(age));
+        Self { body, max_age, date }
+    }
+}
+
+/// `max-age` of `Cache-Control` (RFC 9111 §5.2.2); what must not be kept has none left.
+fn max_age(headers: &HeaderMap) -> Option<u64> {
+    let values = headers.get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
+    let directives = values.flat_map(|value| value.split(',')).map(|directive| directive.trim().to_ascii_lowercase());
+    let ages = directives.filter_map(|directive| match directive.split_once('=') {
+        Some(("max-age", seconds)) => seconds.trim_matches('"').parse().ok(),
+        None if directive == "no-store" || directive == "no-cache" => Some(0),
+        _ => None,
+    });
+    ages.min()
+}
+
+fn number(headers: &HeaderMap, name: hyper::header::HeaderName) -> Option<u64> {
+    headers.get(name)?.to_str().ok()?.trim().parse().ok()
+}
+
 /// What came back, whatever its status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
@@ -49,6 +121,12 @@ pub struct Answer {
     pub status: u16,
     /// All of the body.
     pub body: Bytes,
+}
+
+impl From<Response<Bytes>> for Answer {
+    fn from(response: Response<Bytes>) -> Self {
+        Self { status: response.status().as_u16(), body: response.into_body() }
+    }
 }
 
 /// A client that trusts one set of authorities.
@@ -73,17 +151,18 @@ impl HttpClient {
     /// # Errors
     /// When there is no whole answer in time.
     pub async fn get(&self, url: &str) -> Result<Answer, HttpError> {
-        self.send(url, Method::GET, Bytes::new()).await
+        self.send(url, Method::GET, Bytes::new()).await.map(Answer::from)
     }
 
     /// `GET url` for a document: only an answer with status 200 is one. Cancel safe.
     ///
     /// # Errors
     /// When there is no whole answer in time, or it has another status.
-    pub async fn document(&self, url: &str) -> Result<Bytes, HttpError> {
-        match self.get(url).await? {
-            Answer { status: 200, body } => Ok(body),
-            Answer { status, .. } => Err(HttpError::Status(url.to_owned(), status)),
+    pub async fn document(&self, url: &str) -> Result<Document, HttpError> {
+        let (head, body) = self.send(url, Method::GET, Bytes::new()).await?.into_parts();
+        match head.status.as_u16() {
+            200 => Ok(Document::read(&head.headers, body)),
+            status => Err(HttpError::Status(url.to_owned(), status)),
         }
     }
 
@@ -92,16 +171,16 @@ impl HttpClient {
     /// # Errors
     /// When there is no whole answer in time.
     pub async fn post_form(&self, url: &str, form: String) -> Result<Answer, HttpError> {
-        self.send(url, Method::POST, Bytes::from(form)).await
+        self.send(url, Method::POST, Bytes::from(form)).await.map(Answer::from)
     }
 
-    async fn send(&self, url: &str, method: Method, body: Bytes) -> Result<Answer, HttpError> {
+    async fn send(&self, url: &str, method: Method, body: Bytes) -> Result<Response<Bytes>, HttpError> {
         let exchange = self.exchange(url, method, body);
         let timeout = |_| HttpError::Timeout(url.to_owned(), self.timeout);
         tokio::time::timeout(self.timeout, exchange).await.map_err(timeout)?
     }
 
-    async fn exchange(&self, url: &str, method: Method, body: Bytes) -> Result<Answer, HttpError> {
+    async fn exchange(&self, url: &str, method: Method, body: Bytes) -> Result<Response<Bytes>, HttpError> {
         let unreachable = |why: String| HttpError::Connect(url.to_owned(), why);
         let target = Target::parse(url).map_err(unreachable)?;
         let request = request(&target.uri, method, body).map_err(|error| unreachable(error.to_string()))?;
@@ -150,7 +229,7 @@ fn request(uri: &Uri, method: Method, body: Bytes) -> Result<Request<Full<Bytes>
     request.method(method).body(Full::new(body))
 }
 
-async fn talk<S>(stream: S, url: &str, request: Request<Full<Bytes>>) -> Result<Answer, HttpError>
+async fn talk<S>(stream: S, url: &str, request: Request<Full<Bytes>>) -> Result<Response<Bytes>, HttpError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -159,10 +238,10 @@ where
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| bad(error.to_string()))?;
     let exchange = async {
         let response = sender.send_request(request).await.map_err(|error| bad(error.to_string()))?;
-        let status = response.status().as_u16();
-        let body = Limited::new(response.into_body(), ANSWER_LIMIT).collect().await;
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, ANSWER_LIMIT).collect().await;
         let body = body.map_err(|error| bad(error.to_string()))?.to_bytes();
-        Ok(Answer { status, body })
+        Ok(Response::from_parts(head, body))
     };
     tokio::pin!(connection);
     tokio::pin!(exchange);

@@ -16,6 +16,8 @@ use runtime::decision_log::DecisionLog;
 use runtime::settings::Verify;
 use serde::Serialize;
 
+use crate::keys::KeyMetrics;
+
 /// Version of the record's schema, its first field.
 const SCHEMA: u32 = 1;
 
@@ -56,6 +58,7 @@ pub(crate) struct Metrics {
     pub(crate) settings_generation: Gauge,
     pub(crate) enforcing: Gauge,
     pub(crate) jwks_age: Gauge<f64, AtomicU64>,
+    pub(crate) keys: KeyMetrics,
 }
 
 impl Metrics {
@@ -75,6 +78,7 @@ impl Metrics {
             settings_generation: Gauge::default(),
             enforcing: Gauge::default(),
             jwks_age: Gauge::default(),
+            keys: KeyMetrics::register(registry),
         };
         registry.register("decisions", "Decisions on statements and logins", metrics.decisions.clone());
         registry.register("authorize_duration_seconds", "Time to decide a statement", metrics.authorize.clone());

@@ -1,127 +1,159 @@
-//! The issuer's public keys, cached: fetched at the start, now and then, and when a token names one not known.
+//! The issuer's public keys, cached: fetched at the start, as often as the issuer wants, and when a token names one not
+//! known.
 //!
-//! No request waits for the issuer while its token's key is known. An issuer that is away changes nothing but the age.
-//! Deliberately absent: `identity::jwks::RefreshPlan`. Its pauses are whole seconds of a clock that may be set, up to four
-//! of them; here logins wait, so a try follows a failed one after two at most.
+//! No request waits for the issuer while its token's key is known. An issuer that is away, or talks nonsense, changes
+//! nothing but the age. Deliberately absent: `identity::jwks::RefreshPlan`. Its pauses are whole seconds of a clock that
+//! may be set; here logins wait.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use identity::jwks::KeySet;
-use parking_lot::Mutex;
 use runtime::discovery;
 use runtime::http_client::HttpClient;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
-/// Time between two looks at the issuer's keys, well below any rotation's overlap.
+mod fetch;
+mod metrics;
+mod outage;
+
+use fetch::fetch;
+pub(crate) use metrics::KeyMetrics;
+use outage::Outage;
+
+/// Time between two looks at the issuer's keys, unless the issuer wants it otherwise.
 const PERIOD: Duration = Duration::from_secs(60);
 
-/// Time between two tries while the issuer does not answer.
-const RETRY: Duration = Duration::from_secs(2);
+/// What the issuer may want: not so rarely that a key withdrawn stays for long, nor all the time.
+const PERIOD_MIN: Duration = Duration::from_secs(1);
 
-/// Time between two fetches that unknown key ids may cause: garbage must not become a load on the issuer.
-const UNKNOWN_KEY_INTERVAL: Duration = Duration::from_secs(5);
+/// Time from the beginning of a fetch to that of the next one that unknown keys, or a failure, may cause: garbage must
+/// not become a load on the issuer, and no login can wait for long.
+const INTERVAL: Duration = Duration::from_secs(2);
 
-/// How long a login waits for a fetch that its unknown key id caused.
-const UNKNOWN_KEY_WAIT: Duration = Duration::from_secs(2);
+/// How long a login waits for a fetch that its unknown key caused: until one that has begun without it has ended, for
+/// the interval, and for an issuer that is not quick.
+const REFRESH_WAIT: Duration = Duration::from_secs(5);
 
 /// A handle on the cached keys.
 #[derive(Clone)]
 pub(crate) struct Keys {
-    known: watch::Receiver<Option<Arc<Fetched>>>,
+    state: watch::Receiver<State>,
     wanted: Arc<Notify>,
-    asked: Arc<Mutex<Option<tokio::time::Instant>>>,
 }
 
-/// A key set and when it came.
+/// A key set, the same one for as long as the issuer publishes the same.
 pub(crate) struct Fetched {
     pub(crate) keys: KeySet,
-    at: tokio::time::Instant,
+    document: Bytes,
+}
+
+#[derive(Default)]
+struct State {
+    known: Option<Arc<Fetched>>,
+    /// When the last fetch that succeeded did.
+    at: Option<Instant>,
+    /// Fetches that have begun, and ended: whoever waits can tell one that began after it asked.
+    begun: u64,
+    ended: u64,
 }
 
 impl Keys {
     /// Starts the fetching task, which lives as long as the runtime it is called on.
-    pub(crate) fn start(client: HttpClient, issuer: &str) -> Keys {
-        let (sender, known) = watch::channel(None);
+    pub(crate) fn start(client: HttpClient, issuer: &str, metrics: KeyMetrics) -> Keys {
+        let (sender, state) = watch::channel(State::default());
         let wanted = Arc::new(Notify::new());
-        tokio::spawn(fetch_for_ever(client, issuer.to_owned(), sender, wanted.clone()));
-        Keys { known, wanted, asked: Arc::default() }
+        let fetching = Fetching { client, sender, outage: Outage::of(issuer), metrics };
+        tokio::spawn(fetching.for_ever(issuer.to_owned(), wanted.clone()));
+        Keys { state, wanted }
     }
 
     /// The keys as known now; none before the issuer was reached for the first time.
     pub(crate) fn known(&self) -> Option<Arc<Fetched>> {
-        self.known.borrow().clone()
+        self.state.borrow().known.clone()
     }
 
     /// Waits until the issuer was reached for the first time. Cancel safe.
     pub(crate) async fn first(&self) {
-        let mut known = self.known.clone();
+        let mut state = self.state.clone();
         // An error would mean that the fetching task is gone, and with it the runtime.
-        let _ = known.wait_for(Option::is_some).await;
+        let _ = state.wait_for(|state| state.known.is_some()).await;
     }
 
     /// Age of the keys in seconds.
     pub(crate) fn age(&self) -> Option<f64> {
-        self.known().map(|fetched| fetched.at.elapsed().as_secs_f64())
+        self.state.borrow().at.map(|at| at.elapsed().as_secs_f64())
     }
 
-    /// Asks the issuer again, unless that was done a while ago and answered, and waits a little for the answer. Cancel
-    /// safe.
+    /// Has the issuer asked again, and waits a while for the end of a fetch that began after this call: an earlier one
+    /// may have missed what was published since. Cancel safe.
     pub(crate) async fn refresh(&self) {
-        let mut known = self.known.clone();
-        known.mark_unchanged();
-        {
-            let mut asked = self.asked.lock();
-            match *asked {
-                // Somebody's question is still out, and its answer is good for all.
-                Some(at) if at.elapsed() < UNKNOWN_KEY_WAIT => {}
-                Some(at) if at.elapsed() < UNKNOWN_KEY_INTERVAL => return,
-                _ => {
-                    *asked = Some(tokio::time::Instant::now());
-                    self.wanted.notify_one();
-                }
+        let mut state = self.state.clone();
+        let begun = state.borrow().begun;
+        self.wanted.notify_one();
+        // Running out of time is no error here: the caller looks at what is known, and denies.
+        let _ = tokio::time::timeout(REFRESH_WAIT, state.wait_for(|state| state.ended > begun)).await;
+    }
+}
+
+struct Fetching {
+    client: HttpClient,
+    sender: watch::Sender<State>,
+    outage: Outage,
+    metrics: KeyMetrics,
+}
+
+impl Fetching {
+    async fn for_ever(mut self, issuer: String, wanted: Arc<Notify>) {
+        let document = format!("{issuer}{}", discovery::PATH);
+        while !self.sender.is_closed() {
+            let began = Instant::now();
+            let due = began + self.once(&document, &issuer).await;
+            let asked = async {
+                tokio::time::sleep_until(began + INTERVAL).await;
+                wanted.notified().await;
+            };
+            let _ = tokio::time::timeout_at(due, asked).await;
+        }
+    }
+
+    /// One fetch; gives the time from its beginning to that of the next.
+    async fn once(&mut self, document: &str, issuer: &str) -> Duration {
+        self.sender.send_modify(|state| state.begun += 1);
+        let result = fetch(&self.client, document, issuer).await;
+        self.metrics.fetched(result.as_ref().map_or_else(|failure| failure.label, |_| "ok"));
+        match result {
+            Ok(answer) => {
+                self.outage.over();
+                self.outage.clocks(answer.skew);
+                self.metrics.skewed(answer.skew);
+                self.sender.send_modify(|state| state.succeeded(answer.fetched));
+                period(answer.max_age)
+            }
+            Err(failure) => {
+                self.outage.failed(&failure);
+                self.sender.send_modify(|state| state.ended = state.begun);
+                INTERVAL
             }
         }
-        // Running out of time is no error here: the caller looks at what is known, and denies.
-        let _ = tokio::time::timeout(UNKNOWN_KEY_WAIT, known.changed()).await;
     }
 }
 
-async fn fetch_for_ever(
-    client: HttpClient,
-    issuer: String,
-    sender: watch::Sender<Option<Arc<Fetched>>>,
-    wanted: Arc<Notify>,
-) {
-    let mut failing = false;
-    while !sender.is_closed() {
-        let pause = match fetch(&client, &issuer).await {
-            Ok(keys) => {
-                if failing || sender.borrow().is_none() {
-                    tracing::info!(issuer, "the issuer's keys are known");
-                }
-                failing = false;
-                sender.send_replace(Some(Arc::new(Fetched { keys, at: tokio::time::Instant::now() })));
-                PERIOD
-            }
-            Err(error) => {
-                if !failing {
-                    tracing::warn!(error, "cannot fetch the issuer's keys; those known stay in use");
-                }
-                failing = true;
-                RETRY
-            }
-        };
-        let _ = tokio::time::timeout(pause, wanted.notified()).await;
-    }
+/// How long a key set is good that its issuer says is good for so long.
+fn period(max_age: Option<Duration>) -> Duration {
+    max_age.unwrap_or(PERIOD).clamp(PERIOD_MIN, PERIOD)
 }
 
-/// The document is read each time, for the keys may move. Without it nothing is fetched, and the known keys stay.
-async fn fetch(client: &HttpClient, issuer: &str) -> Result<KeySet, String> {
-    let document = format!("{issuer}{}", discovery::PATH);
-    let url = discovery::jwks_uri(client, &document, issuer).await.map_err(|error| error.to_string())?;
-    let keys = client.document(&url).await.map_err(|error| error.to_string())?;
-    KeySet::parse(&keys).map_err(|error| format!("{url}: {error}"))
+impl State {
+    fn succeeded(&mut self, fetched: Fetched) {
+        (self.at, self.ended) = (Some(Instant::now()), self.begun);
+        // The same keys are the same set, so that what was verified with them need not be verified again.
+        if self.known.as_ref().is_none_or(|known| known.document != fetched.document) {
+            self.known = Some(Arc::new(fetched));
+        }
+    }
 }
 
 #[cfg(test)]

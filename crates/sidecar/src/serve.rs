@@ -114,7 +114,7 @@ impl Shared {
         if self.config.inbound.is_empty() {
             return Ok(Vec::new());
         }
-        let keys = Keys::start(self.client.clone(), &self.config.issuer.url);
+        let keys = Keys::start(self.client.clone(), &self.config.issuer.url, self.audit.metrics.keys.clone());
         tokio::spawn(watch_keys(keys.clone(), self.readiness.clone(), self.audit.metrics.clone()));
         let verifying = Verifying {
             verifier: Verifier::new(

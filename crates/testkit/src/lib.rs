@@ -16,6 +16,7 @@ use tempfile::TempDir;
 
 use crate::http::{Answer, Http};
 
+pub mod hostile;
 pub mod http;
 pub mod raw;
 pub mod tls;

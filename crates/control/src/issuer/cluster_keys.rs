@@ -3,6 +3,7 @@
 //! Deliberately absent: the rule when to refresh (`identity::jwks::RefreshPlan`) and the fetching itself (`fetch`).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use identity::UnixTime;
@@ -26,6 +27,8 @@ pub(crate) struct ClusterKeys {
     keys: RwLock<Option<Arc<KeySet>>>,
     /// Held while fetching, so that a hundred requests with an unknown key cause one fetch.
     plan: Mutex<RefreshPlan>,
+    /// Fetches that have begun.
+    begun: AtomicU64,
     metrics: Metrics,
     readiness: Readiness,
 }
@@ -35,7 +38,14 @@ impl ClusterKeys {
         let fetcher = Fetcher::new(config)?;
         let plan = if fetcher.is_local() { RefreshPlan::of_file() } else { RefreshPlan::new() };
         readiness.set(READY, false);
-        Ok(Self { fetcher, keys: RwLock::new(None), plan: Mutex::new(plan), metrics, readiness })
+        Ok(Self {
+            fetcher,
+            keys: RwLock::new(None),
+            plan: Mutex::new(plan),
+            begun: AtomicU64::new(0),
+            metrics,
+            readiness,
+        })
     }
 
     /// The last known keys; `None` before the first were had.
@@ -43,11 +53,15 @@ impl ClusterKeys {
         self.keys.read().clone()
     }
 
-    /// A token named a key that is not known: the keys after a refresh, if the plan allows one now.
+    /// A token named a key that is not known: the keys after a refresh, if the plan allows one now. Waits for two
+    /// fetches at most, the one under way and the next.
     pub(crate) async fn for_unknown_key(&self, kid: &str) -> Option<Arc<KeySet>> {
+        let begun = self.begun.load(Ordering::SeqCst);
         let mut plan = self.plan.lock().await;
         let known = self.current().is_some_and(|keys| keys.contains(kid));
-        if !known {
+        // One that began since this was asked has ended, as the plan was to be had: no other would know better.
+        let asked_since = self.begun.load(Ordering::SeqCst) > begun;
+        if !known && !asked_since {
             plan.unknown_key();
             self.refresh_if_due(&mut plan).await;
         }
@@ -70,7 +84,12 @@ impl ClusterKeys {
         if !plan.is_due(now()) {
             return;
         }
-        match self.fetcher.fetch().await {
+        // A try that hung counts from its beginning: it has been waited for already.
+        let began = now();
+        self.begun.fetch_add(1, Ordering::SeqCst);
+        let result = self.fetcher.fetch().await;
+        self.metrics.fetched(result.as_ref().map_or_else(FetchError::label, |_| "ok"));
+        match result {
             Ok(keys) => {
                 let known = self.keys.write().replace(Arc::new(keys)).is_some();
                 if !known || plan.failures() > 0 {
@@ -82,9 +101,10 @@ impl ClusterKeys {
             Err(error) => {
                 // Once, not every few seconds for as long as the source is away.
                 if plan.failures() == 0 {
-                    tracing::error!(%error, "the cluster's keys cannot be fetched; until they can, the last known ones stay in use");
+                    let todo = error.advice();
+                    tracing::error!(%error, todo, "the cluster's keys cannot be fetched; until they can, the last known ones stay in use");
                 }
-                plan.failed(now());
+                plan.failed(began);
             }
         }
     }

@@ -5,8 +5,8 @@
 use std::path::Path;
 
 use identity::jwks::{JwksError, KeySet, MAX_JWKS_LENGTH};
-use runtime::discovery::{self, DiscoveryError};
-use runtime::http_client::{HttpClient, HttpError};
+use runtime::discovery::{self, DiscoveryError, Published};
+use runtime::http_client::HttpClient;
 
 use super::config::{KeySource, SubjectTokens};
 
@@ -20,15 +20,34 @@ pub enum FetchError {
     /// The file cannot be read.
     #[error("{0}")]
     File(String),
-    /// The URL gave no answer.
+    /// The URL is not known, or gave no answer.
     #[error(transparent)]
-    Url(#[from] HttpError),
-    /// The URL is not known.
-    #[error(transparent)]
-    Discovery(#[from] DiscoveryError),
+    Published(#[from] DiscoveryError),
     /// The answer is no usable key set.
     #[error("{0}: {1}")]
     KeySet(String, JwksError),
+}
+
+impl FetchError {
+    /// A bounded label for metrics.
+    pub(crate) fn label(&self) -> &'static str {
+        match self {
+            Self::Authorities(_) => "authorities",
+            Self::File(_) => "file",
+            Self::Published(error) => error.label(),
+            Self::KeySet(..) => "key_set",
+        }
+    }
+
+    /// What whoever runs this can do about it.
+    pub(crate) fn advice(&self) -> &'static str {
+        match self {
+            Self::Authorities(_) => "put the cluster's authorities there, in PEM",
+            Self::File(_) => "see subject_tokens.jwks_file, and that this process may read it",
+            Self::Published(error) => error.advice(),
+            Self::KeySet(..) => "see what is published there: it must be the cluster's own key set (/openid/v1/jwks)",
+        }
+    }
 }
 
 /// Fetches the key set from its one source.
@@ -50,22 +69,18 @@ impl Fetcher {
         matches!(self.source, KeySource::File(_))
     }
 
-    /// The key set as it is now. Cancel safe.
+    /// The key set as it is now. Bounded in time. Cancel safe.
     pub(crate) async fn fetch(&self) -> Result<KeySet, FetchError> {
         match &self.source {
             KeySource::File(path) => read_file(path),
-            KeySource::Url(url) => self.key_set(url).await,
-            KeySource::Discovery(url) => {
-                let url = discovery::jwks_uri(&self.client, url, &self.issuer).await?;
-                self.key_set(&url).await
-            }
+            KeySource::Url(url) => key_set(&discovery::keys_at(&self.client, url).await?),
+            KeySource::Discovery(url) => key_set(&discovery::published_keys(&self.client, url, &self.issuer).await?),
         }
     }
+}
 
-    async fn key_set(&self, url: &str) -> Result<KeySet, FetchError> {
-        let document = self.client.document(url).await?;
-        KeySet::parse(&document).map_err(|error| FetchError::KeySet(url.to_owned(), error))
-    }
+fn key_set(published: &Published) -> Result<KeySet, FetchError> {
+    KeySet::parse(&published.document.body).map_err(|error| FetchError::KeySet(published.url.clone(), error))
 }
 
 fn read_file(path: &Path) -> Result<KeySet, FetchError> {

@@ -21,6 +21,7 @@ pub(crate) struct Metrics {
     pub(crate) duration: Histogram,
     pub(crate) signed: Counter,
     pub(crate) jwks_age: Gauge,
+    pub(crate) jwks_fetches: Family<ResultLabel, Counter>,
     pub(crate) documents_rejected: Counter,
     pub(crate) documents_valid: Gauge,
 }
@@ -33,6 +34,7 @@ impl Metrics {
             duration: registry.register("token_exchange_duration_seconds", "Time to answer one", histogram),
             signed: registry.register("tokens_signed", "Access tokens signed", Counter::default()),
             jwks_age: registry.register("jwks_age_seconds", "Age of the cluster's key set", Gauge::default()),
+            jwks_fetches: registry.register("jwks_fetch", "Fetches of the cluster's keys by result", Family::default()),
             documents_rejected: registry.register(
                 "documents_rejected",
                 "Changes of the documents that were not taken over because they are broken",
@@ -48,5 +50,9 @@ impl Metrics {
 
     pub(crate) fn count(&self, result: &'static str) {
         self.exchanges.get_or_create(&ResultLabel { result }).inc();
+    }
+
+    pub(crate) fn fetched(&self, result: &'static str) {
+        self.jwks_fetches.get_or_create(&ResultLabel { result }).inc();
     }
 }

@@ -20,6 +20,8 @@ use tokio::task::JoinHandle;
 
 use super::*;
 
+mod cluster_keys;
+
 const URL: &str = "http://issuer.test:8080";
 const CLUSTER: &str = "https://cluster.test";
 /// Long enough for a loaded machine; what is waited for comes in a second or two.

@@ -9,11 +9,12 @@ use crate::time::UnixTime;
 /// Keys are published ahead of their first use by more than this, so a rotation is seen in time.
 pub const MAX_AGE_SECONDS: i64 = 300;
 /// An unknown `kid` fetches at most this often: tokens with made-up names must not turn us into a hammer.
-pub const UNKNOWN_KEY_INTERVAL_SECONDS: i64 = 10;
+pub const UNKNOWN_KEY_INTERVAL_SECONDS: i64 = 2;
 /// The first pause after a failed fetch; it doubles with each further failure.
 pub const FIRST_BACK_OFF_SECONDS: i64 = 1;
 /// Failures never push the next try further out: recovery within 5 s of the source's is promised.
-pub const MAX_BACK_OFF_SECONDS: i64 = 4;
+/// A plan is asked once a second, and a try takes its time, so the pause is the smaller part of them.
+pub const MAX_BACK_OFF_SECONDS: i64 = 3;
 
 /// A file is read again this often, asked for or not: it costs next to nothing.
 pub const FILE_INTERVAL_SECONDS: i64 = 1;
@@ -143,7 +144,7 @@ mod tests {
     #[test]
     fn failures_back_off_up_to_a_limit() {
         let mut plan = fetched();
-        for pause in [1, 2, 4, 4, 4] {
+        for pause in [1, 2, 3, 3, 3] {
             plan.failed(NOW);
             plan.unknown_key();
             assert!(!plan.is_due(NOW.plus(pause - 1)));

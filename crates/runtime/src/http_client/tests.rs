@@ -78,6 +78,26 @@ async fn another_status_is_returned_and_is_no_document() {
 }
 
 #[tokio::test]
+async fn how_long_a_document_is_good_and_when_it_was_sent() {
+    for (headers, max_age, date) in [
+        ("Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nCache-Control: public, Max-Age=60", Some(60), Some(784_111_777)),
+        ("Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nCache-Control: max-age=60\r\nAge: 7", Some(53), Some(784_111_784)),
+        ("Cache-Control: max-age=9\r\nCache-Control: max-age=\"5\"\r\nAge: 7\r\nDate: yesterday", Some(0), None),
+        ("Cache-Control: no-store, max-age=60", Some(0), None),
+        ("Cache-Control: max-age=-1, s-maxage=5", None, None),
+        ("Cache-Control: max-age=99999999999999999999999\r\nAge: x\r\nDate: 784111777", None, None),
+        ("Cache-Control:", None, None),
+        ("Age: 18446744073709551615\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT", None, None),
+    ] {
+        let head = format!("200 OK\r\n{headers}\r\nContent-Length: 2");
+        let (url, ..) = server(head.leak(), b"{}".to_vec()).await;
+        let document = client().document(&url).await.unwrap();
+        assert_eq!(document.max_age, max_age.map(Duration::from_secs), "{headers}");
+        assert_eq!(document.date, date, "{headers}");
+    }
+}
+
+#[tokio::test]
 async fn half_an_answer_is_none() {
     for (head, body) in [("200 OK\r\nContent-Length: 3", "{}"), ("200 OK\r\nTransfer-Encoding: chunked", "2\r\n{}\r\n")]
     {
@@ -170,7 +190,7 @@ async fn https_is_spoken_with_whom_the_authorities_vouch_for_only() {
     let ask = async |ca_file: Option<&Path>| HttpClient::new(ca_file).unwrap().document(&url).await;
     let cut = HttpClient::new(Some(&ours_file)).unwrap().document(&format!("{url}/cut")).await;
     assert!(matches!(cut, Err(HttpError::Answer(..))), "what is not known to be whole is no answer: {cut:?}");
-    assert_eq!(ask(Some(&ours_file)).await.unwrap(), Bytes::from_static(b"{}"));
+    assert_eq!(ask(Some(&ours_file)).await.unwrap().body, Bytes::from_static(b"{}"));
     assert!(matches!(ask(Some(&other_file)).await, Err(HttpError::Connect(..))));
     assert!(matches!(ask(None).await, Err(HttpError::Connect(..))));
 }

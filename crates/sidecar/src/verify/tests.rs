@@ -7,7 +7,7 @@ use super::*;
 use crate::testing::{Issuer, PATIENCE};
 
 async fn verifier(issuer: &Issuer) -> Verifier {
-    let keys = Keys::start(issuer.client(), &issuer.url);
+    let keys = Keys::start(issuer.client(), &issuer.url, crate::keys::KeyMetrics::default());
     tokio::time::timeout(PATIENCE, keys.first()).await.expect("the keys are fetched");
     let metrics = Metrics::register(&runtime::metrics::Metrics::new());
     Verifier::new("b/db".parse().unwrap(), &issuer.url, keys, metrics)
