@@ -83,6 +83,17 @@ impl TokenSource {
         found.unwrap_or_else(|_| Err(self.last.borrow().error.clone().unwrap_or_else(slow)))
     }
 
+    /// A token other than `refused`, which the other side does not take any more. Cancel safe.
+    pub(crate) async fn newer(&self, refused: &Arc<Token>) -> Option<Arc<Token>> {
+        let is_newer = |last: &Last| last.token.as_ref().is_some_and(|token| !Arc::ptr_eq(token, refused));
+        let mut last = self.last.clone();
+        if !is_newer(&last.borrow_and_update()) {
+            self.want();
+        }
+        let found = tokio::time::timeout(WAIT, last.wait_for(is_newer)).await;
+        found.ok().and_then(Result::ok).and_then(|last| last.token.clone())
+    }
+
     async fn wait(&self, not_before: Option<i64>) -> Result<Arc<Token>, TokenError> {
         let mut last = self.last.clone();
         let mut tries_left = 2;

@@ -80,8 +80,8 @@ impl Unauthenticated {
                     Failure::NoKeys => Kind::Unavailable,
                     Failure::Token(_) => Kind::Unauthorized,
                 };
-                let described = format!(", error=\"invalid_token\", error_description=\"{}\"", quotable(&detail));
-                Problem::new(kind, message).detail(detail).hint(hint).challenge(challenge + &described)
+                let challenge = invalid_token(realm, &detail);
+                Problem::new(kind, message).detail(detail).hint(hint).challenge(challenge)
             }
         }
         .code("28000")
@@ -91,6 +91,11 @@ impl Unauthenticated {
 /// The challenge to those who show no token (RFC 6750 §3).
 pub(super) fn challenge(realm: &str) -> String {
     format!("Bearer realm=\"{realm}\"")
+}
+
+/// The challenge to those whose token is none, or none any more (RFC 6750 §3.1).
+pub(super) fn invalid_token(realm: &str, why: &str) -> String {
+    format!("Bearer realm=\"{realm}\", error=\"invalid_token\", error_description=\"{}\"", quotable(why))
 }
 
 /// The challenge that goes with a denial (RFC 6750 §3.1).

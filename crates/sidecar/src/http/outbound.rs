@@ -10,22 +10,27 @@ use std::time::{Duration, Instant};
 
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Request, Response, Uri};
-use hyper::body::Incoming;
+use http_body_util::BodyExt;
+use hyper::body::{Body as _, Incoming};
 use parking_lot::Mutex;
 use runtime::drain::DrainWatch;
 use runtime::listen::Stream;
 use runtime::settings::Settings;
 use tokio::sync::watch;
 
+use super::authenticate::challenge;
 use super::problem::{Kind, Problem};
 use super::tunnel::Wish;
 use super::upstream::{self, Upstream};
 use super::{Body, Peer, discard, headers};
 use crate::audit::Metrics;
-use crate::exchange::TokenError;
+use crate::exchange::{Token, TokenError};
 use crate::link::Dialer;
 use crate::signer::Signer;
 use crate::tokens::TokenSource;
+
+/// The longest body of a request, in bytes, that is kept so that the request can be sent again.
+const KEPT_BODY: u64 = 64 << 10;
 
 /// What every request of a listener shares.
 pub(crate) struct Signing {
@@ -97,25 +102,29 @@ async fn answer(request: Request<Incoming>, signing: Arc<Signing>) -> Response<B
 }
 
 impl Signing {
-    async fn sign_and_forward(&self, mut request: Request<Incoming>) -> Result<Response<Body>, Problem> {
+    async fn sign_and_forward(&self, request: Request<Incoming>) -> Result<Response<Body>, Problem> {
         let signed = self.sign(&request).await;
-        let (route, path, token) = match signed {
+        let (way, token) = match signed {
             Ok(signed) => signed,
             Err(problem) => {
                 discard(request.into_body()).await;
                 return Err(problem);
             }
         };
+        let mut request = request;
         let wish = Wish::of(&mut request);
         headers::for_next_hop(request.headers_mut());
         // What the application calls the other side is this listener's address, which says nothing there.
         request.headers_mut().remove(http::header::HOST);
-        if let Some(token) = token {
-            request.headers_mut().insert(http::header::AUTHORIZATION, token);
-        }
         wish.repeat(&mut request);
-        let upstream = if wish.is_there() { &route.http1 } else { &route.http2 };
-        let response = upstream.send(request, path, Duration::MAX).await?;
+        let response = match token {
+            Some(token) if !wish.is_there() && is_short(&request) => way.send_again(request, token).await?,
+            Some(token) => {
+                let request = with_token(request, &token)?;
+                way.upstream(wish.is_there()).send(request, way.path.clone(), Duration::MAX).await?
+            }
+            None => way.upstream(wish.is_there()).send(request, way.path.clone(), Duration::MAX).await?,
+        };
         let draining = self.drain.draining();
         let over = async {
             draining.await;
@@ -124,33 +133,80 @@ impl Signing {
         wish.answer(response, over, self.drain.guard())
     }
 
-    /// Where a request goes, as what, and with which token.
-    async fn sign(
-        &self,
-        request: &Request<Incoming>,
-    ) -> Result<(Arc<Route>, PathAndQuery, Option<HeaderValue>), Problem> {
+    /// Which way a request goes, and with which token; none, where signing is switched off.
+    async fn sign(&self, request: &Request<Incoming>) -> Result<(Way, Option<Arc<Token>>), Problem> {
         refuse_pages(request.headers())?;
         if let Some(names) = &self.hosts {
             refuse_strange_names(request, names)?;
         }
         let (target, path) = self.leads.find(request.uri())?;
         let route = target.route().await.map_err(|error| no_token(&error))?;
-        let token = self.token(&route.source).await?;
-        Ok((route, path, token))
+        let settings = self.settings.borrow().clone();
+        let token = match settings.sign {
+            true => Some(route.source.token(settings.tokens_not_before).await.map_err(|error| no_token(&error))?),
+            false => None,
+        };
+        Ok((Way { route, path, service: target.service.clone() }, token))
+    }
+}
+
+/// Which way a request goes.
+struct Way {
+    route: Arc<Route>,
+    path: PathAndQuery,
+    service: String,
+}
+
+impl Way {
+    fn upstream(&self, is_upgrade: bool) -> &Upstream {
+        if is_upgrade { &self.route.http1 } else { &self.route.http2 }
     }
 
-    /// The value of `Authorization`; `None` where signing is switched off.
-    async fn token(&self, source: &TokenSource) -> Result<Option<HeaderValue>, Problem> {
-        let settings = self.settings.borrow().clone();
-        if !settings.sign {
-            return Ok(None);
+    /// Sends a short request, and once more, or twice, if the other side takes the token no longer: where tokens are
+    /// refreshed it knows so first, and one that was issued in that same second is too old, too.
+    async fn send_again(&self, request: Request<Incoming>, token: Arc<Token>) -> Result<Response<Incoming>, Problem> {
+        let (head, body) = request.into_parts();
+        let body = body.collect().await.map_err(|error| {
+            Problem::new(Kind::BadRequest, "sidegate: the request broke off").detail(error.to_string())
+        })?;
+        let body = body.to_bytes();
+        let mut token = token;
+        let mut tries_left = 2;
+        loop {
+            let request = Request::from_parts(head.clone(), super::full(body.clone()));
+            let request = with_token(request, &token)?;
+            let response = self.upstream(false).send(request, self.path.clone(), Duration::MAX).await?;
+            if tries_left == 0 || !self.refuses_token(&response) {
+                return Ok(response);
+            }
+            match self.route.source.newer(&token).await {
+                Some(newer) => token = newer,
+                None => return Ok(response),
+            }
+            tries_left -= 1;
         }
-        let token = source.token(settings.tokens_not_before).await.map_err(|error| no_token(&error))?;
-        let mut value = HeaderValue::try_from(format!("Bearer {}", token.text().expose()))
-            .map_err(|_| Problem::new(Kind::Unavailable, "sidegate: the issuer's token cannot be sent"))?;
-        value.set_sensitive(true);
-        Ok(Some(value))
     }
+
+    /// Whether it is the other sidecar that answers, and that the token is none any more (RFC 6750 §3.1).
+    fn refuses_token(&self, response: &Response<Incoming>) -> bool {
+        let expected = format!("{}, error=\"invalid_token\"", challenge(&self.service));
+        let challenges = response.headers().get_all(http::header::WWW_AUTHENTICATE);
+        response.status() == http::StatusCode::UNAUTHORIZED
+            && challenges.iter().any(|challenge| challenge.as_bytes().starts_with(expected.as_bytes()))
+    }
+}
+
+/// Whether a request's body is so short that it is kept, to be sent again.
+fn is_short(request: &Request<Incoming>) -> bool {
+    request.body().size_hint().exact().is_some_and(|bytes| bytes <= KEPT_BODY)
+}
+
+fn with_token<B>(mut request: Request<B>, token: &Token) -> Result<Request<B>, Problem> {
+    let mut value = HeaderValue::try_from(format!("Bearer {}", token.text().expose()))
+        .map_err(|_| Problem::new(Kind::Unavailable, "sidegate: the issuer's token cannot be sent"))?;
+    value.set_sensitive(true);
+    request.headers_mut().insert(http::header::AUTHORIZATION, value);
+    Ok(request)
 }
 
 fn no_token(error: &TokenError) -> Problem {

@@ -113,6 +113,7 @@ impl Querying {
         let terms = Terms {
             limits: self.limits.clone(),
             standing: Standing::new(credential, login.tolerated || is_lax),
+            realm: self.realm(),
             settings: self.settings.clone(),
             guard: self.drain.guard(),
         };

@@ -20,9 +20,9 @@ use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tower_service::Service;
 
-use super::Body;
 use super::problem::{Kind, Problem};
 use super::serve::{CONNECTION_WINDOW, STREAM_WINDOW};
+use super::{Body, BodyError};
 use crate::link::{Dialer, Link};
 
 /// How long a connection is kept that nobody uses: shorter than servers' own, so that few requests meet one that closes.
@@ -65,12 +65,15 @@ impl Upstream {
     ///
     /// # Errors
     /// A problem for the client: the other side is not there, broke off before it answered, or takes too long.
-    pub(crate) async fn send(
+    pub(crate) async fn send<B>(
         &self,
-        mut request: Request<Incoming>,
+        mut request: Request<B>,
         target: PathAndQuery,
         patience: Duration,
-    ) -> Result<Response<Incoming>, Problem> {
+    ) -> Result<Response<Incoming>, Problem>
+    where
+        B: hyper::body::Body<Data = Bytes, Error: Into<BodyError>> + Send + 'static,
+    {
         let mut parts = http::uri::Parts::default();
         parts.scheme = Some(Scheme::HTTP);
         parts.authority = Some(self.authority.clone());
@@ -107,7 +110,10 @@ fn too_slow(patience: Duration) -> Problem {
 
 /// A request's body on its way out, its parts counted. Trailers are header fields that come late, and some frameworks
 /// read them as such.
-fn outgoing(body: Incoming, progress: Arc<AtomicU64>) -> Body {
+fn outgoing<B>(body: B, progress: Arc<AtomicU64>) -> Body
+where
+    B: hyper::body::Body<Data = Bytes, Error: Into<BodyError>> + Send + 'static,
+{
     let honest = move |mut frame: Frame<Bytes>| {
         progress.fetch_add(1, Ordering::Relaxed);
         if let Some(trailers) = frame.trailers_mut() {

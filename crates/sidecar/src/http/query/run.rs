@@ -20,6 +20,7 @@ use wire::WireError;
 use wire::backend::TransactionStatus;
 
 use super::super::Body;
+use super::super::authenticate::invalid_token;
 use super::super::problem::{Kind, Problem};
 use super::answer::{self, Columns, Style};
 use super::error;
@@ -43,6 +44,8 @@ pub(super) struct Decided {
 pub(super) struct Terms {
     pub(super) limits: config::Query,
     pub(super) standing: Standing,
+    /// The service, as challenges name it.
+    pub(super) realm: String,
     pub(super) settings: watch::Receiver<Arc<Settings>>,
     #[allow(dead_code, reason = "held for its drop")]
     pub(super) guard: Guard,
@@ -216,7 +219,8 @@ impl Play {
     async fn send(&mut self, messages: &[u8], state: State) -> Result<(), Stop> {
         let settings = self.terms.settings.borrow().clone();
         if let Some(fields) = self.terms.standing.ended(&settings) {
-            return Err(Problem::of_fields(Kind::Unauthorized, fields).into());
+            let challenge = invalid_token(&self.terms.realm, &fields.message);
+            return Err(Problem::of_fields(Kind::Unauthorized, fields).challenge(challenge).into());
         }
         self.state = state;
         self.deadline = Instant::now() + self.terms.limits.statement_timeout + GRACE;
