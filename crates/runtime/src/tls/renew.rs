@@ -2,7 +2,7 @@
 //! force, loudly. The thread that looks ends with the configuration it serves.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::RwLock;
@@ -12,49 +12,90 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{DigitallySignedStruct, Error, SignatureScheme};
+use tokio::sync::watch;
 
-use super::{MAX_PEM, TlsError, certified_key, provider, roots};
+use super::{Authorities, MAX_PEM, TlsError, certified_key_of_files, provider, roots_of_file};
 use crate::secret;
 
 /// Renewals come long before the old certificate expires: looking this often is plenty, and needs no events.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// A listener's certificate.
-#[derive(Debug)]
-pub(super) struct Certificate(RwLock<Arc<CertifiedKey>>);
+/// A listener's certificate, read again when its files change, as long as it is in use.
+///
+/// # Errors
+/// When the files cannot be used now.
+pub fn certificate_of_files(certificate: &Path, key: &Path) -> Result<Arc<dyn ResolvesServerCert>, TlsError> {
+    let newest = follow_certificate(certificate, key, |read| read.map_err(|error| error.to_string()))?;
+    Ok(Arc::new(Newest(newest)))
+}
 
-impl Certificate {
-    pub(super) fn follow(certificate: &Path, key: &Path) -> Result<Arc<Self>, TlsError> {
-        let files = [certificate.to_owned(), key.to_owned()];
-        let stamp = stamp(&files);
-        let this = Arc::new(Self(RwLock::new(Arc::new(certified_key(certificate, key)?))));
-        follow(&this, files, stamp, |this, [certificate, key]| {
-            *this.0.write() = Arc::new(certified_key(certificate, key)?);
-            Ok(())
-        })?;
-        Ok(this)
+/// Follows a certificate and its key: the receiver has what `take` made of the newest that it could use. Between the
+/// exchange of one file and of the other they do not belong together, and the last good pair stays.
+///
+/// # Errors
+/// When the files cannot be used now.
+pub fn follow_certificate<T: Send + Sync + 'static>(
+    certificate: &Path,
+    key: &Path,
+    take: impl Fn(Result<Arc<CertifiedKey>, TlsError>) -> Result<T, String> + Send + 'static,
+) -> Result<watch::Receiver<T>, TlsError> {
+    secret::warn_if_exposed(key);
+    let files = [certificate.to_owned(), key.to_owned()];
+    let stamp = stamp(&files);
+    let first = take(Ok(certified_key_of_files(certificate, key)?)).map_err(|why| super::wrong(certificate, why))?;
+    let (sender, newest) = watch::channel(first);
+    let sender = Arc::new(sender);
+    let unused = sender.clone();
+    let renew = move |[certificate, key]: &[PathBuf; 2]| {
+        let taken = take(certified_key_of_files(certificate, key)).map_err(TlsError::Unusable)?;
+        sender.send_replace(taken);
+        Ok(())
+    };
+    follow(files, stamp, move || !unused.is_closed(), renew)?;
+    Ok(newest)
+}
+
+/// Shows the newest certificate.
+#[derive(Debug)]
+struct Newest(watch::Receiver<Arc<CertifiedKey>>);
+
+impl ResolvesServerCert for Newest {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.borrow().clone())
     }
 }
 
-impl ResolvesServerCert for Certificate {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.read().clone())
-    }
+/// Has the authorities that may vouch for workloads follow a file, as long as they are in use.
+pub(super) fn follow_authorities(authorities: &Authorities, file: &Path) -> Result<(), TlsError> {
+    let files = [file.to_owned()];
+    let stamp = stamp(&files);
+    authorities.replace_by_file(file)?;
+    let (weak, unused) = (authorities.downgrade(), authorities.downgrade());
+    let renew = move |[file]: &[PathBuf; 1]| match weak.upgrade() {
+        Some(authorities) => Authorities::of(authorities).replace_by_file(file),
+        None => Ok(()),
+    };
+    follow(files, stamp, move || unused.strong_count() > 0, renew)
 }
 
 /// The authorities that a client trusts: rustls's own verifier, exchanged as a whole when the file changes.
 #[derive(Debug)]
-pub(super) struct Authorities(RwLock<Arc<WebPkiServerVerifier>>);
+pub(super) struct Vouchers(RwLock<Arc<WebPkiServerVerifier>>);
 
-impl Authorities {
+impl Vouchers {
     pub(super) fn follow(file: &Path) -> Result<Arc<Self>, TlsError> {
         let files = [file.to_owned()];
         let stamp = stamp(&files);
         let this = Arc::new(Self(RwLock::new(verifier(file)?)));
-        follow(&this, files, stamp, |this, [file]| {
-            *this.0.write() = verifier(file)?;
+        let (weak, unused) = (Arc::downgrade(&this), Arc::downgrade(&this));
+        let renew = move |[file]: &[PathBuf; 1]| {
+            let new = verifier(file)?;
+            if let Some(this) = weak.upgrade() {
+                *this.0.write() = new;
+            }
             Ok(())
-        })?;
+        };
+        follow(files, stamp, move || unused.strong_count() > 0, renew)?;
         Ok(this)
     }
 
@@ -64,11 +105,11 @@ impl Authorities {
 }
 
 fn verifier(file: &Path) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
-    let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots(file)?), provider());
+    let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots_of_file(file)?), provider());
     builder.build().map_err(|e| super::wrong(file, e.to_string()))
 }
 
-impl ServerCertVerifier for Authorities {
+impl ServerCertVerifier for Vouchers {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -108,21 +149,20 @@ fn stamp<const N: usize>(files: &[PathBuf; N]) -> [Option<Vec<u8>>; N] {
     std::array::from_fn(|i| files.get(i).and_then(|file| secret::read_bytes(file, MAX_PEM).ok()))
 }
 
-fn follow<T: Send + Sync + 'static, const N: usize>(
-    this: &Arc<T>,
+fn follow<const N: usize>(
     files: [PathBuf; N],
     mut last: [Option<Vec<u8>>; N],
-    renew: impl Fn(&T, &[PathBuf; N]) -> Result<(), TlsError> + Send + 'static,
+    in_use: impl Fn() -> bool + Send + 'static,
+    renew: impl Fn(&[PathBuf; N]) -> Result<(), TlsError> + Send + 'static,
 ) -> Result<(), TlsError> {
-    let weak: Weak<T> = Arc::downgrade(this);
     let look = move || {
-        while let Some(this) = {
+        while {
             std::thread::sleep(LOOK);
-            weak.upgrade()
+            in_use()
         } {
             let now = stamp(&files);
             if now != last {
-                match renew(&this, &files) {
+                match renew(&files) {
                     Ok(()) => tracing::info!(?files, "renewed"),
                     Err(error) => tracing::error!(%error, "a changed TLS file cannot be used, the last good one stays"),
                 }
