@@ -15,6 +15,7 @@ use x509_parser::oid_registry::OID_X509_EXT_SUBJECT_ALT_NAME;
 use x509_parser::prelude::FromDer as _;
 
 use crate::names::{NameError, Subject, is_dns_name, serde_as_text};
+use crate::time::UnixTime;
 
 /// How every SPIFFE ID begins.
 const SPIFFE_SCHEME: &str = "spiffe://";
@@ -88,9 +89,7 @@ impl SpiffeId {
     /// # Errors
     /// When the trust domain is no DNS name in lower case.
     pub fn new(trust_domain: &str, subject: Subject) -> Result<Self, SpiffeError> {
-        if !is_dns_name(trust_domain) {
-            return Err(SpiffeError::TrustDomain);
-        }
+        check_trust_domain(trust_domain)?;
         let Subject { namespace, service_account } = subject;
         Ok(Self { trust_domain: trust_domain.to_owned(), namespace, service_account })
     }
@@ -100,6 +99,14 @@ impl SpiffeId {
     pub fn subject(&self) -> Subject {
         Subject { namespace: self.namespace.clone(), service_account: self.service_account.clone() }
     }
+}
+
+/// Whether a text can be a trust domain.
+///
+/// # Errors
+/// When it is no DNS name in lower case.
+pub fn check_trust_domain(text: &str) -> Result<(), SpiffeError> {
+    if is_dns_name(text) { Ok(()) } else { Err(SpiffeError::TrustDomain) }
 }
 
 impl FromStr for SpiffeId {
@@ -140,16 +147,21 @@ pub enum CertificateError {
     Uri(#[from] SpiffeError),
 }
 
+/// The last second of a certificate's life.
+///
+/// # Errors
+/// When it is no certificate.
+pub fn not_after_of(der: &[u8]) -> Result<UnixTime, CertificateError> {
+    Ok(UnixTime(read(der)?.validity().not_after.timestamp()))
+}
+
 /// The workload that a certificate names; none, if it has no URI among its names.
 ///
 /// # Errors
 /// When its names are damaged, ambiguous, or of a form that is not understood: what is not understood is not taken for
 /// absent.
 pub fn spiffe_id_of(der: &[u8]) -> Result<Option<SpiffeId>, CertificateError> {
-    let (rest, certificate) = X509Certificate::from_der(der).map_err(|_| CertificateError::Malformed)?;
-    if !rest.is_empty() {
-        return Err(CertificateError::Malformed);
-    }
+    let certificate = read(der)?;
     let names = certificate.get_extension_unique(&OID_X509_EXT_SUBJECT_ALT_NAME);
     let names = match names.map_err(|_| CertificateError::Malformed)?.map(|extension| extension.parsed_extension()) {
         None => return Ok(None),
@@ -166,6 +178,14 @@ pub fn spiffe_id_of(der: &[u8]) -> Result<Option<SpiffeId>, CertificateError> {
         [] => Ok(None),
         [uri] => Ok(Some(uri.parse()?)),
         _ => Err(CertificateError::Ambiguous),
+    }
+}
+
+/// One certificate and nothing behind it.
+fn read(der: &[u8]) -> Result<X509Certificate<'_>, CertificateError> {
+    match X509Certificate::from_der(der) {
+        Ok(([], certificate)) => Ok(certificate),
+        _ => Err(CertificateError::Malformed),
     }
 }
 
@@ -258,6 +278,14 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_says_when_its_life_ends() {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.not_after = rcgen::date_time_ymd(2030, 1, 2);
+        let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        assert_eq!(not_after_of(certificate.der()), Ok(UnixTime(1_893_542_400)));
+    }
+
+    #[test]
     fn what_is_no_certificate_names_nobody() {
         let good = certificate(&[uri("spiffe://cluster.local/ns/a/sa/b")]);
         let longer = [good.as_slice(), b"x"].concat();
@@ -266,6 +294,9 @@ mod tests {
         damaged[place] = 0xff;
         for bytes in [&b""[..], b"x", &good[..good.len() - 1], &longer, &damaged] {
             assert_eq!(spiffe_id_of(bytes), Err(CertificateError::Malformed));
+        }
+        for bytes in [&b""[..], &longer] {
+            assert_eq!(not_after_of(bytes), Err(CertificateError::Malformed));
         }
     }
 }

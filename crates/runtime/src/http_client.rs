@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::header::{ACCEPT, AGE, CACHE_CONTROL, CONTENT_TYPE, DATE, HOST};
+use hyper::header::{ACCEPT, AGE, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, DATE, HOST, HeaderValue};
 use hyper::{HeaderMap, Method, Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
@@ -18,6 +18,7 @@ use time::format_description::well_known::Rfc2822;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use crate::secret::Secret;
 use crate::tls::{self, TlsError};
 
 /// The longest answer that is read, in bytes: a key set of some hundred keys.
@@ -129,6 +130,19 @@ impl From<Response<Bytes>> for Answer {
     }
 }
 
+/// What [`HttpClient::post`] sends.
+#[derive(Debug)]
+pub struct Post {
+    /// What the body is.
+    pub content_type: &'static str,
+    /// What the answer is to be.
+    pub accept: &'static str,
+    /// The token that says who asks (RFC 6750).
+    pub bearer: Secret,
+    /// The body.
+    pub body: Bytes,
+}
+
 /// A client that trusts one set of authorities.
 #[derive(Clone)]
 pub struct HttpClient {
@@ -151,7 +165,7 @@ impl HttpClient {
     /// # Errors
     /// When there is no whole answer in time.
     pub async fn get(&self, url: &str) -> Result<Answer, HttpError> {
-        self.send(url, Method::GET, Bytes::new()).await.map(Answer::from)
+        self.send(url, Sent::get()).await.map(Answer::from)
     }
 
     /// `GET url` for a document: only an answer with status 200 is one. Cancel safe.
@@ -159,7 +173,7 @@ impl HttpClient {
     /// # Errors
     /// When there is no whole answer in time, or it has another status.
     pub async fn document(&self, url: &str) -> Result<Document, HttpError> {
-        let (head, body) = self.send(url, Method::GET, Bytes::new()).await?.into_parts();
+        let (head, body) = self.send(url, Sent::get()).await?.into_parts();
         match head.status.as_u16() {
             200 => Ok(Document::read(&head.headers, body)),
             status => Err(HttpError::Status(url.to_owned(), status)),
@@ -171,19 +185,37 @@ impl HttpClient {
     /// # Errors
     /// When there is no whole answer in time.
     pub async fn post_form(&self, url: &str, form: String) -> Result<Answer, HttpError> {
-        self.send(url, Method::POST, Bytes::from(form)).await.map(Answer::from)
+        let sent = Sent {
+            method: Method::POST,
+            accept: "application/json",
+            content_type: Some("application/x-www-form-urlencoded"),
+            bearer: None,
+            body: Bytes::from(form),
+        };
+        self.send(url, sent).await.map(Answer::from)
     }
 
-    async fn send(&self, url: &str, method: Method, body: Bytes) -> Result<Response<Bytes>, HttpError> {
-        let exchange = self.exchange(url, method, body);
+    /// `POST url` with a token. Dropping it may leave it sent or not.
+    ///
+    /// # Errors
+    /// When there is no whole answer in time.
+    pub async fn post(&self, url: &str, post: Post) -> Result<Answer, HttpError> {
+        let Post { content_type, accept, bearer, body } = post;
+        let (content_type, bearer) = (Some(content_type), Some(bearer));
+        let sent = Sent { method: Method::POST, accept, content_type, bearer, body };
+        self.send(url, sent).await.map(Answer::from)
+    }
+
+    async fn send(&self, url: &str, sent: Sent) -> Result<Response<Bytes>, HttpError> {
+        let exchange = self.exchange(url, sent);
         let timeout = |_| HttpError::Timeout(url.to_owned(), self.timeout);
         tokio::time::timeout(self.timeout, exchange).await.map_err(timeout)?
     }
 
-    async fn exchange(&self, url: &str, method: Method, body: Bytes) -> Result<Response<Bytes>, HttpError> {
+    async fn exchange(&self, url: &str, sent: Sent) -> Result<Response<Bytes>, HttpError> {
         let unreachable = |why: String| HttpError::Connect(url.to_owned(), why);
         let target = Target::parse(url).map_err(unreachable)?;
-        let request = request(&target.uri, method, body).map_err(|error| unreachable(error.to_string()))?;
+        let request = request(&target.uri, sent).map_err(|error| unreachable(error.to_string()))?;
         let tcp = TcpStream::connect((target.host.as_str(), target.port)).await;
         let tcp = tcp.map_err(|error| unreachable(error.to_string()))?;
         if !target.secure {
@@ -219,14 +251,34 @@ impl Target {
     }
 }
 
-fn request(uri: &Uri, method: Method, body: Bytes) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
+/// What a request holds.
+struct Sent {
+    method: Method,
+    accept: &'static str,
+    content_type: Option<&'static str>,
+    bearer: Option<Secret>,
+    body: Bytes,
+}
+
+impl Sent {
+    fn get() -> Self {
+        Self { method: Method::GET, accept: "application/json", content_type: None, bearer: None, body: Bytes::new() }
+    }
+}
+
+fn request(uri: &Uri, sent: Sent) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let host = uri.authority().map_or("", |authority| authority.as_str());
-    let mut request = Request::builder().uri(path).header(HOST, host).header(ACCEPT, "application/json");
-    if method == Method::POST {
-        request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+    let mut request = Request::builder().method(sent.method).uri(path).header(HOST, host).header(ACCEPT, sent.accept);
+    if let Some(content_type) = sent.content_type {
+        request = request.header(CONTENT_TYPE, content_type);
     }
-    request.method(method).body(Full::new(body))
+    if let Some(token) = sent.bearer {
+        let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose()))?;
+        value.set_sensitive(true);
+        request = request.header(AUTHORIZATION, value);
+    }
+    request.body(Full::new(sent.body))
 }
 
 async fn talk<S>(stream: S, url: &str, request: Request<Full<Bytes>>) -> Result<Response<Bytes>, HttpError>

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use identity::ServiceName;
+use identity::certificate::SpiffeId;
 use runtime::listen::Address;
 use serde::Deserialize;
 
@@ -20,6 +21,8 @@ pub struct Config {
     pub service: ServiceName,
     /// Where tokens and keys come from.
     pub issuer: Issuer,
+    /// Where the pod's own certificates come from, if it has any.
+    pub certificates: Option<Certificates>,
     /// Directory of the service's settings (`auth-settings`); none: the defaults, for ever.
     pub settings: Option<PathBuf>,
     /// Address of `/metrics`, `/healthz` and `/readyz`.
@@ -41,6 +44,29 @@ pub struct Issuer {
     pub subject_token_file: Option<PathBuf>,
     /// Certificate authorities that may vouch for an `https` issuer.
     pub ca_file: Option<PathBuf>,
+}
+
+/// The pod's own certificates, which it shows to other workloads and by which it knows them.
+#[derive(Clone, Debug)]
+pub struct Certificates {
+    /// The authority under which the names in them mean something.
+    pub trust_domain: String,
+    /// Where they come from.
+    pub source: CertificateSource,
+}
+
+/// Where the pod's certificates come from.
+#[derive(Clone, Debug)]
+pub enum CertificateSource {
+    /// The issuer signs them for whoever shows a service-account token.
+    Issuer,
+    /// Somebody else keeps them up to date in files.
+    Files {
+        /// The pod's.
+        own: ServerTls,
+        /// PEM of the authorities that may vouch for other workloads.
+        trust_bundle_file: PathBuf,
+    },
 }
 
 /// Database logins.
@@ -68,8 +94,8 @@ pub enum Authentication {
 pub struct Inbound {
     /// Where it listens.
     pub listen: Address,
-    /// Its certificate; required unless the listener is local.
-    pub tls: Option<ServerTls>,
+    /// Its certificate; there is one unless the listener is local.
+    pub tls: Option<InboundTls>,
     /// Where the service is.
     pub upstream: Address,
     /// What it speaks.
@@ -173,13 +199,30 @@ pub struct Target {
     pub service: ServiceName,
     /// Where that service's inbound listener is.
     pub connect: Address,
-    /// How that side proves itself; required unless it is local.
-    pub tls: Option<ClientTls>,
+    /// How that side proves itself; it does unless it is local.
+    pub tls: Option<TargetTls>,
+}
+
+/// What a listener that verifies shows its clients.
+#[derive(Clone, Debug)]
+pub enum InboundTls {
+    /// The pod's certificate.
+    Pod,
+    /// One of its own.
+    Files(ServerTls),
+}
+
+/// How the side that is called proves itself.
+#[derive(Clone, Debug)]
+pub enum TargetTls {
+    /// By a workload's certificate, which bears this name.
+    Workload(SpiffeId),
+    /// By a server's, which bears a DNS name.
+    Server(ClientTls),
 }
 
 /// A server's certificate and key.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug)]
 pub struct ServerTls {
     /// PEM, leaf first.
     pub certificate_file: PathBuf,
@@ -188,8 +231,7 @@ pub struct ServerTls {
 }
 
 /// How a server proves itself.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug)]
 pub struct ClientTls {
     /// PEM of the certificate authorities that may vouch for it.
     pub ca_file: PathBuf,
@@ -272,6 +314,81 @@ mod tests {
         ] {
             assert!(error.contains(part), "{part} missing in:\n{error}");
         }
+    }
+
+    const PARTS: &str = "service: a/b\nissuer: {url: 'http://x', subject_token_file: /t}\n";
+
+    #[test]
+    fn what_is_wrong_with_certificates_is_said_all_at_once() {
+        let error = Config::parse(
+            "service: a/b\nissuer: {url: 'http://x'}\n\
+             certificates: {from: issuer, trust_domain: 'Not A Domain', key_file: /k}\n\
+             inbound:\n\
+             - {protocol: postgres, listen: '127.0.0.1:1', upstream: 'unix:/s', tls: {key_file: /k}}\n\
+             outbound:\n\
+             - {protocol: postgres, listen: '127.0.0.1:2', target: a/c, connect: 'c:1', tls: {ca_file: /c}}\n\
+             - {protocol: postgres, listen: '127.0.0.1:3', target: a/c, connect: 'c:1',\n\
+                tls: {service_account: x, ca_file: /c, server_name: c}}\n\
+             - {protocol: postgres, listen: '127.0.0.1:4', target: a/c, connect: 'c:1', tls: {service_account: 'X'}}\n",
+        )
+        .unwrap_err()
+        .to_string();
+        for part in [
+            "certificates.trust_domain",
+            "certificates.key_file: the issuer gives it",
+            "subject_token_file: needed to get certificates",
+            "inbound[0].tls: certificate_file and key_file go together",
+            "outbound[0].tls: takes",
+            "outbound[1].tls: takes",
+            "outbound[2].tls.service_account",
+        ] {
+            assert!(error.contains(part), "{part} missing in:\n{error}");
+        }
+        let error = Config::parse(&format!(
+            "{PARTS}certificates: {{from: files}}\n\
+             inbound: [{{protocol: postgres, listen: '127.0.0.1:1', upstream: 'unix:/s'}}]\n"
+        ));
+        let error = error.unwrap_err().to_string();
+        for part in ["certificates.certificate_file", "certificates.key_file", "certificates.trust_bundle_file"] {
+            assert!(error.contains(part), "{part} missing in:\n{error}");
+        }
+    }
+
+    #[test]
+    fn the_pods_certificate_is_shown_only_where_there_is_one() {
+        let error = Config::parse(&format!(
+            "{PARTS}inbound: [{{protocol: postgres, listen: '127.0.0.1:1', upstream: 'unix:/s', tls: {{}}}}]\n\
+             outbound: [{{protocol: postgres, listen: '127.0.0.1:2', target: a/c, connect: 'c:1', tls: {{}}}}]\n"
+        ));
+        let error = error.unwrap_err().to_string();
+        for part in ["inbound[0].tls: needs certificate_file", "outbound[0].tls: needs ca_file"] {
+            assert!(error.contains(part), "{part} missing in:\n{error}");
+        }
+    }
+
+    #[test]
+    fn between_machines_the_pods_certificate_is_the_default() {
+        let config = Config::parse(&format!(
+            "{PARTS}certificates: {{from: issuer}}\n\
+             inbound:\n\
+             - {{protocol: postgres, listen: '0.0.0.0:1', upstream: 'unix:/s'}}\n\
+             - {{protocol: postgres, listen: '127.0.0.1:1', upstream: 'unix:/s'}}\n\
+             - {{protocol: postgres, listen: '127.0.0.1:2', upstream: 'unix:/s', tls: {{}}}}\n\
+             outbound:\n\
+             - {{protocol: postgres, listen: '127.0.0.1:3', target: c/db, connect: 'db.c.svc:1'}}\n\
+             - {{protocol: postgres, listen: '127.0.0.1:4', target: c/db, connect: '127.0.0.1:1'}}\n\
+             - {{protocol: postgres, listen: '127.0.0.1:5', target: c/db, connect: '127.0.0.1:1',\n\
+                tls: {{service_account: runner}}}}\n"
+        ))
+        .unwrap();
+        let inbound: Vec<_> = config.inbound.iter().map(|inbound| &inbound.tls).collect();
+        assert!(matches!(inbound[..], [Some(InboundTls::Pod), None, Some(InboundTls::Pod)]), "{inbound:?}");
+        let peers = config.outbound.iter().map(|outbound| match &outbound.protocol {
+            OutboundProtocol::Postgres(Target { tls: Some(TargetTls::Workload(peer)), .. }) => Some(peer.to_string()),
+            _ => None,
+        });
+        let expected = ["spiffe://cluster.local/ns/c/sa/db", "", "spiffe://cluster.local/ns/c/sa/runner"];
+        assert_eq!(peers.map(Option::unwrap_or_default).collect::<Vec<_>>(), expected);
     }
 
     #[test]

@@ -17,6 +17,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 use wire::renewal;
 
+use crate::certificates::Identity;
+
 /// Time for the other side to take a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -88,9 +90,13 @@ pub(crate) struct Dialer {
 }
 
 impl Dialer {
-    /// The same, with this certificate of the pod's.
-    pub(crate) fn with_identity(&self, _identity: Option<&Arc<crate::certificates::Identity>>) -> Dialer {
-        self.clone()
+    /// The same, showing this certificate of the pod's.
+    pub(crate) fn with_identity(&self, identity: Option<&Arc<Identity>>) -> Dialer {
+        let mut dialer = self.clone();
+        if let (Some(identity), Some((config, _))) = (identity, &mut dialer.tls) {
+            *config = identity.presented_by(config);
+        }
+        dialer
     }
 
     /// Connects, TLS and all. Cancel safe: the connection is dropped.

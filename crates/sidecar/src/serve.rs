@@ -13,13 +13,13 @@ use runtime::drain::{DrainWatch, Guard};
 use runtime::http_client::HttpClient;
 use runtime::listen::{Address, Listener, Stream};
 use runtime::settings::{Settings, Verify};
-use rustls::pki_types::ServerName;
 use tokio::sync::watch;
 
 use crate::analysis::Analyses;
 use crate::audit::{Audit, Metrics};
+use crate::certificates::{self, Certificates};
 use crate::config::{
-    Authentication, Config, Inbound, InboundProtocol, Outbound, OutboundProtocol, Query, ServerTls, Target,
+    Authentication, Config, Inbound, InboundProtocol, Outbound, OutboundProtocol, Query, Target, TargetTls,
 };
 use crate::exchange::Exchange;
 use crate::http::outbound::Leads;
@@ -32,6 +32,8 @@ use crate::pg::outbound::OutboundCancels;
 use crate::signer::Signer;
 use crate::verify::Verifier;
 use crate::{http, pg};
+
+mod tls;
 
 /// Records that wait for a slow reader of the decision log: a second's worth under load.
 const DECISION_QUEUE: usize = 16_384;
@@ -54,6 +56,9 @@ pub enum ServeError {
     /// The decision log cannot be started.
     #[error("the decision log: {0}")]
     DecisionLog(std::io::Error),
+    /// The pod's certificate is to be shown, but it has none.
+    #[error("tls: {{}} needs `certificates` of the pod")]
+    NoCertificates,
     /// A name that no certificate can bear.
     #[error("outbound tls.server_name {0:?} is no DNS name or IP address")]
     ServerName(String),
@@ -66,6 +71,7 @@ pub enum ServeError {
 struct Shared {
     config: Config,
     client: HttpClient,
+    certificates: Option<Certificates>,
     settings: watch::Receiver<Arc<Settings>>,
     audit: Audit,
     drain: DrainWatch,
@@ -82,10 +88,13 @@ pub async fn serve(config: Config, drain: DrainWatch) -> Result<DecisionLog, Ser
     let log = DecisionLog::stdout(DECISION_QUEUE, OnFull::Drop).map_err(ServeError::DecisionLog)?;
     registry.register("decision_log_lost", "Decisions that the log had no room for", log.lost());
     let audit = Audit { metrics: Metrics::register(&registry), log: log.clone() };
+    let client = HttpClient::new(config.issuer.ca_file.as_deref())?;
+    let readiness = Readiness::new();
     let shared = Shared {
-        client: HttpClient::new(config.issuer.ca_file.as_deref())?,
+        certificates: start_certificates(&config, &client, &registry, &readiness)?,
+        client,
         settings: runtime::settings::watch(config.settings.clone())?,
-        readiness: Readiness::new(),
+        readiness,
         config,
         audit,
         drain: drain.clone(),
@@ -104,6 +113,19 @@ pub async fn serve(config: Config, drain: DrainWatch) -> Result<DecisionLog, Ser
         let _ = server.await;
     }
     Ok(log)
+}
+
+fn start_certificates(
+    config: &Config,
+    client: &HttpClient,
+    registry: &runtime::metrics::Metrics,
+    readiness: &Readiness,
+) -> Result<Option<Certificates>, ServeError> {
+    let Some(wanted) = &config.certificates else { return Ok(None) };
+    let metrics = certificates::Metrics::register(registry);
+    let certificates = Certificates::start(wanted, &config.issuer, client.clone(), metrics)?;
+    tokio::spawn(certificates.clone().watch(readiness.clone()));
+    Ok(Some(certificates))
 }
 
 type Server = tokio::task::JoinHandle<()>;
@@ -162,7 +184,7 @@ impl Shared {
         Ok(pg::inbound::Listening {
             verifier: with.verifier.clone(),
             logins: self.logins(None),
-            tls: server_tls(inbound, &[wire::renewal::ALPN, pg::ALPN])?,
+            tls: self.server_tls(inbound, &[wire::renewal::ALPN, pg::ALPN])?,
             is_local: inbound.listen.is_local(),
             authentication,
             expiry_grace,
@@ -184,7 +206,7 @@ impl Shared {
         Ok(http::query::Querying {
             verifier: with.verifier.clone(),
             logins: self.logins(query.database.clone()),
-            tls: server_tls(inbound, &http::ALPN)?,
+            tls: self.server_tls(inbound, &http::ALPN)?,
             pools: http::query::Pools::new(inbound.upstream.clone(), query),
             limits: query.clone(),
             settings: self.settings.clone(),
@@ -204,7 +226,7 @@ impl Shared {
         let dialer = Dialer { address: inbound.upstream.clone(), tls: None };
         Ok(http::inbound::Guarding {
             service: self.config.service.to_string().into(),
-            tls: server_tls(inbound, &http::ALPN)?,
+            tls: self.server_tls(inbound, &http::ALPN)?,
             verifier: with.verifier.clone(),
             upstream: Upstream::new(dialer, http2, authority(&inbound.upstream.to_string())),
             response_timeout,
@@ -241,7 +263,7 @@ impl Shared {
             OutboundProtocol::Postgres(target) => {
                 let signing = Arc::new(pg::outbound::Signing {
                     target: target.service.to_string(),
-                    dialer: dialer(target, &[wire::renewal::ALPN, pg::ALPN])?,
+                    dialer: self.dialer(target, &[wire::renewal::ALPN, pg::ALPN])?,
                     signer: self.signer(target, signers)?,
                     settings: self.settings.clone(),
                     cancels: OutboundCancels::default(),
@@ -268,21 +290,30 @@ impl Shared {
     }
 
     fn http_target(&self, target: &Target, signers: &mut Signers) -> Result<http::outbound::Target, ServeError> {
-        let name = target.tls.as_ref().map_or_else(|| target.connect.to_string(), |tls| tls.server_name.clone());
+        let name = match &target.tls {
+            Some(TargetTls::Server(tls)) => tls.server_name.clone(),
+            Some(TargetTls::Workload(_)) | None => target.connect.to_string(),
+        };
         let [http2, http1] = http::ALPN;
         Ok(http::outbound::Target {
             service: target.service.to_string(),
             signer: self.signer(target, signers)?,
-            http2: dialer(target, &[http2])?,
-            http1: dialer(target, &[http1])?,
+            http2: self.dialer(target, &[http2])?,
+            http1: self.dialer(target, &[http1])?,
             authority: authority(&name),
             kept: Mutex::default(),
         })
     }
 
-    /// What signs for a target: one for all listeners that lead to it.
+    /// What signs for a target: one for all listeners that lead to it in the same way.
     fn signer(&self, target: &Target, signers: &mut Signers) -> Result<Signer, ServeError> {
-        if let Some(known) = signers.get(&target.service) {
+        // Only of a workload's listener is it sure that it asks for a certificate, without which no bound token is good.
+        let identities = match &target.tls {
+            Some(TargetTls::Workload(_)) => self.certificates.as_ref().map(Certificates::identities),
+            Some(TargetTls::Server(_)) | None => None,
+        };
+        let name = (target.service.clone(), identities.is_some());
+        if let Some(known) = signers.get(&name) {
             return Ok(known.clone());
         }
         let issuer = &self.config.issuer;
@@ -293,8 +324,8 @@ impl Shared {
             audience: target.service.clone(),
             metrics: self.audit.metrics.clone(),
         };
-        let signer = Signer::start(exchange, None);
-        signers.insert(target.service.clone(), signer.clone());
+        let signer = Signer::start(exchange, identities);
+        signers.insert(name, signer.clone());
         Ok(signer)
     }
 }
@@ -306,24 +337,8 @@ struct Verifying {
     cancels: InboundCancels,
 }
 
-type Signers = BTreeMap<ServiceName, Signer>;
-
-fn server_tls(inbound: &Inbound, alpn: &[&[u8]]) -> Result<Option<Arc<rustls::ServerConfig>>, ServeError> {
-    let config = |tls: &ServerTls| runtime::tls::server_config(&tls.certificate_file, &tls.key_file, alpn);
-    Ok(inbound.tls.as_ref().map(config).transpose()?)
-}
-
-fn dialer(target: &Target, alpn: &[&[u8]]) -> Result<Dialer, ServeError> {
-    let tls = match &target.tls {
-        None => None,
-        Some(tls) => Some((runtime::tls::client_config(&tls.ca_file, alpn)?, server_name(&tls.server_name)?)),
-    };
-    Ok(Dialer { address: target.connect.clone(), tls })
-}
-
-fn server_name(name: &str) -> Result<ServerName<'static>, ServeError> {
-    ServerName::try_from(name.to_owned()).map_err(|_| ServeError::ServerName(name.to_owned()))
-}
+/// By service, and whether the tokens are bound.
+type Signers = BTreeMap<(ServiceName, bool), Signer>;
 
 /// What HTTP calls the other side; the path of a Unix socket is no name for it.
 fn authority(name: &str) -> Authority {

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use identity::ServiceName;
 use runtime::listen::Address;
 
 use super::raw::{self, Protocol};
 use super::{Config, Inbound, InboundProtocol, Issuer, Outbound, OutboundProtocol, Pool, Postgres, Query, Target};
+
+mod tls;
 
 /// Names that `postgres.users` may give a database login.
 const BUILT_IN_ROLES: [&str; 4] = ["reader", "writer", "owner", "admin"];
@@ -40,12 +43,15 @@ pub(super) fn config(raw: raw::Config) -> Result<Config, Vec<String>> {
 #[derive(Default)]
 struct Check {
     errors: Vec<String>,
+    /// Where the pod has certificates, their trust domain.
+    trust_domain: Option<String>,
 }
 
 impl Check {
     fn config(&mut self, raw: raw::Config) -> Option<Config> {
         let service = self.parsed("service", &raw.service);
         self.issuer(&raw.issuer, !raw.outbound.is_empty());
+        let certificates = raw.certificates.map(|certificates| self.certificates(certificates, &raw.issuer));
         self.postgres(&raw.postgres);
         if raw.inbound.is_empty() && raw.outbound.is_empty() {
             self.fail("inbound, outbound: a sidecar needs at least one listener");
@@ -57,6 +63,7 @@ impl Check {
         Some(Config {
             service: service?,
             issuer: Issuer { url, subject_token_file, ca_file },
+            certificates: certificates.flatten(),
             settings: raw.settings.map(|settings| settings.directory),
             admin: admin.flatten(),
             postgres: Postgres { users: raw.postgres.users, unverified_user: raw.postgres.unverified_user },
@@ -94,15 +101,9 @@ impl Check {
         let at = format!("inbound[{index}]");
         let listen: Option<Address> = self.parsed(&format!("{at}.listen"), &raw.listen);
         let upstream = self.parsed(&format!("{at}.upstream"), &raw.upstream);
-        if raw.tls.is_none() && listen.as_ref().is_some_and(|address| !address.is_local()) {
-            self.fail(format!(
-                "{at}.tls: needed, as {} is neither loopback nor a Unix socket and tokens must not cross a network in \
-                 the clear",
-                raw.listen
-            ));
-        }
         let protocol = self.inbound_protocol(&at, &raw);
-        Some(Inbound { listen: listen?, tls: raw.tls, upstream: upstream?, protocol })
+        let tls = self.inbound_tls(&at, raw.tls, listen.as_ref());
+        Some(Inbound { listen: listen?, tls, upstream: upstream?, protocol })
     }
 
     fn inbound_protocol(&mut self, at: &str, raw: &raw::Inbound) -> InboundProtocol {
@@ -233,11 +234,9 @@ impl Check {
 
     fn target(&mut self, at: &str, raw: raw::Target) -> Option<Target> {
         let connect: Option<Address> = self.parsed(&format!("{at}.connect"), &raw.connect);
-        let service = self.parsed(&format!("{at}.target"), &raw.target);
-        if raw.tls.is_none() && connect.as_ref().is_some_and(|address| !address.is_local()) {
-            self.fail(format!("{at}.tls: needed, as {} is not on this machine", raw.connect));
-        }
-        Some(Target { service: service?, connect: connect?, tls: raw.tls })
+        let service: Option<ServiceName> = self.parsed(&format!("{at}.target"), &raw.target);
+        let tls = self.target_tls(at, raw.tls, connect.as_ref(), service.as_ref());
+        Some(Target { service: service?, connect: connect?, tls })
     }
 
     fn count(&mut self, field: &str, value: u64, range: RangeInclusive<u64>) -> usize {

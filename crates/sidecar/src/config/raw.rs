@@ -7,13 +7,14 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::{Authentication, ClientTls, ServerTls};
+use super::Authentication;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Config {
     pub(super) service: String,
     pub(super) issuer: Issuer,
+    pub(super) certificates: Option<Certificates>,
     pub(super) settings: Option<Settings>,
     pub(super) admin: Option<Admin>,
     #[serde(default)]
@@ -30,6 +31,40 @@ pub(super) struct Issuer {
     pub(super) url: String,
     pub(super) subject_token_file: Option<PathBuf>,
     pub(super) ca_file: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Certificates {
+    pub(super) from: Source,
+    pub(super) trust_domain: Option<String>,
+    pub(super) certificate_file: Option<PathBuf>,
+    pub(super) key_file: Option<PathBuf>,
+    pub(super) trust_bundle_file: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Source {
+    Issuer,
+    Files,
+}
+
+/// Nothing in it means the pod's certificate.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ServerTls {
+    pub(super) certificate_file: Option<PathBuf>,
+    pub(super) key_file: Option<PathBuf>,
+}
+
+/// Nothing in it means the certificate of the workload that the target's name stands for.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ClientTls {
+    pub(super) service_account: Option<String>,
+    pub(super) ca_file: Option<PathBuf>,
+    pub(super) server_name: Option<String>,
 }
 
 #[derive(Deserialize)]

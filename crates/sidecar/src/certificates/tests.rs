@@ -1,0 +1,1 @@
+//! Attacks on links between workloads, over real TLS; certificates that renew themselves.
