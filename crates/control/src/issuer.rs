@@ -1,11 +1,12 @@
 //! The issuer: `POST /token` (RFC 8693), discovery, key set, health, metrics, and the OpenAPI document of all that.
 //!
 //! Its stages, in the order a request meets them: `routes` (HTTP) -> `exchange` (who asks, what is granted) -> `keys`
-//! (sign). `cluster_keys` and `grants` follow what the answer depends on. Deliberately absent: any state but the signing
+//! (sign, with the one that their `ring` says). `cluster_keys`, `grants` and `ring_file` follow what the answer depends on. Deliberately absent: any state but the signing
 //! keys, TLS (the address is loopback, or a proxy stands before it), certificates, and `TokenReview`.
 
 use std::sync::Arc;
 
+use identity::LEEWAY_SECONDS;
 use runtime::admin::{self, Readiness};
 use runtime::drain::DrainWatch;
 use runtime::listen::{Address, BindError, Listener};
@@ -18,18 +19,21 @@ mod grants;
 mod keys;
 mod metrics;
 mod openapi;
+mod ring;
+mod ring_file;
 mod routes;
 
-pub use config::{Config, ConfigError};
+pub use config::{Config, ConfigError, Rotate};
 pub use grants::GrantsError;
-pub use keys::KeysError;
 pub use openapi::document as openapi;
+pub use ring_file::{KeysError, Rotation};
 
 use cluster_keys::ClusterKeys;
 use exchange::Exchange;
 use grants::Grants;
 use keys::SigningKeys;
 use metrics::Metrics;
+use ring::Timing;
 
 /// Why the issuer does not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +64,21 @@ pub async fn serve(config: Config, drain: DrainWatch) -> Result<(), IssuerError>
     Issuer::bind(config, drain).await?.serve().await
 }
 
+/// Adds a signing key, unless one is on its way already. Every issuer that runs on the same file follows. Blocks.
+///
+/// # Errors
+/// When the keys cannot be used, or the file not be written.
+pub fn rotate_signing_keys(config: &Config) -> Result<Rotation, IssuerError> {
+    let keys = SigningKeys::signing_existing(&config.keys_file, signing_times(config))?;
+    Ok(keys.rotate(runtime::clock::now(), false)?)
+}
+
+/// The leeway counts twice: for the clock of an issuer that signs with an old key a little longer, and for a verifier's.
+fn signing_times(config: &Config) -> Timing {
+    let Rotate { period, lead } = config.signing_keys;
+    Timing { period, lead, life: config.ttl + 2 * LEEWAY_SECONDS }
+}
+
 /// An issuer that is bound and ready to serve.
 pub struct Issuer {
     exchange: Arc<Exchange>,
@@ -79,7 +98,7 @@ impl Issuer {
         let registry = runtime::metrics::Metrics::new();
         let metrics = Metrics::register(&registry);
         let readiness = Readiness::new();
-        let signing = SigningKeys::open(&config.keys_file)?;
+        let signing = Arc::new(SigningKeys::signing(&config.keys_file, signing_times(&config))?);
         let grants = Grants::follow(&config.documents, metrics.clone())?;
         let cluster = ClusterKeys::new(&config.subject_tokens, metrics.clone(), readiness.clone())?;
         let listener = Listener::bind(&config.listen).await?;

@@ -14,6 +14,16 @@ use serde::Deserialize;
 const DEFAULT_TTL: i64 = 600;
 /// A token cannot be taken back before its end: longer than an hour is no short life any more.
 const MAX_TTL: i64 = 3600;
+/// A day: often enough that rotation is never news, seldom enough that key sets stay short.
+const DEFAULT_ROTATE: i64 = 24 * 3600;
+/// Verifiers keep key sets for a minute at most, and ask twice in this time.
+const DEFAULT_LEAD: i64 = 120;
+/// Published for a second by every issuer, kept for a second by every verifier.
+const MIN_LEAD: i64 = 2;
+/// Ten years: beyond, it is a slip.
+const MAX_ROTATE: i64 = 10 * 365 * 24 * 3600;
+/// Key sets shall stay short, and far below what verifiers refuse.
+const MAX_PUBLISHED: i64 = 32;
 
 /// A checked configuration.
 #[derive(Debug, Clone)]
@@ -24,6 +34,8 @@ pub struct Config {
     pub listen: Address,
     /// The file of its signing keys.
     pub keys_file: PathBuf,
+    /// When they rotate.
+    pub signing_keys: Rotate,
     /// The directory of AccessRole and AccessGrant documents.
     pub documents: PathBuf,
     /// Which subject tokens are believed.
@@ -32,6 +44,15 @@ pub struct Config {
     pub ttl: i64,
     /// A further address for metrics and health.
     pub admin: Option<Address>,
+}
+
+/// When keys rotate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rotate {
+    /// The age at which a key gets a successor, in seconds.
+    pub period: i64,
+    /// For how long the successor is published before it signs, in seconds.
+    pub lead: i64,
 }
 
 /// Which subject tokens are believed.
@@ -69,10 +90,18 @@ struct Raw {
     url: Option<String>,
     listen: Option<String>,
     keys_file: Option<PathBuf>,
+    signing_keys: Option<RawRotate>,
     documents: Option<RawDocuments>,
     subject_tokens: Option<RawSubjectTokens>,
     access_tokens: Option<RawAccessTokens>,
     admin: Option<RawAdmin>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRotate {
+    rotate: Option<i64>,
+    lead: Option<i64>,
 }
 
 #[derive(Deserialize)]
@@ -165,6 +194,13 @@ impl Raw {
         let ttl = self.access_tokens.and_then(|tokens| tokens.ttl).unwrap_or(DEFAULT_TTL);
         let ttl_wrong = (!(1..=MAX_TTL).contains(&ttl)).then_some("must be from 1 to 3600 seconds");
         errors.check("access_tokens.ttl", ttl_wrong);
+        let signing_keys = self.signing_keys.unwrap_or_default();
+        let signing_keys = rotation(
+            "signing_keys",
+            (signing_keys.rotate.unwrap_or(DEFAULT_ROTATE), signing_keys.lead.unwrap_or(DEFAULT_LEAD)),
+            ttl,
+            errors,
+        );
         let admin = match self.admin {
             Some(admin) => errors
                 .required("admin.listen", admin.listen)
@@ -175,12 +211,24 @@ impl Raw {
             url: url?,
             listen: listen?,
             keys_file: keys_file?,
+            signing_keys,
             documents: documents?,
             subject_tokens: subject_tokens?,
             ttl,
             admin,
         })
     }
+}
+
+/// `life` is how long what they sign is in use.
+fn rotation(name: &str, (period, lead): (i64, i64), life: i64, errors: &mut Errors) -> Rotate {
+    let lead_wrong = (!(MIN_LEAD..=MAX_ROTATE).contains(&lead)).then_some("must be 2 seconds or more");
+    errors.check(&format!("{name}.lead"), lead_wrong);
+    let period_wrong = (!(lead..=MAX_ROTATE).contains(&period))
+        .then_some("must be from `lead` to ten years, in seconds")
+        .or_else(|| (life / period.max(1) > MAX_PUBLISHED).then_some("is so often that too many keys would be in use"));
+    errors.check(&format!("{name}.rotate"), period_wrong);
+    Rotate { period, lead }
 }
 
 impl RawSubjectTokens {
@@ -300,6 +348,24 @@ subject_tokens: {issuer: https://kubernetes.default.svc, jwks_file: /state/jwks.
         let audiences = GOOD.replace("subject_tokens: {", "subject_tokens: {audiences: x, ");
         assert!(errors(&audiences)[0].contains("audiences"));
         assert!(Config::parse(&format!("{GOOD}{GOOD}")).is_err());
+    }
+
+    #[test]
+    fn rotation_has_its_bounds() {
+        let with = |text: &str| Config::parse(&format!("{GOOD}signing_keys: {text}\n"));
+        assert_eq!(Config::parse(GOOD).unwrap().signing_keys, Rotate { period: 86400, lead: 120 });
+        assert_eq!(with("{rotate: 30, lead: 2}").unwrap().signing_keys, Rotate { period: 30, lead: 2 });
+        for (bad, name) in [
+            ("{lead: 1}", "lead"),
+            ("{rotate: 60}", "rotate"),
+            ("{rotate: 3, lead: 2}", "rotate"),
+            ("{rotate: -1}", "rotate"),
+            ("{rotate: 9999999999999}", "rotate"),
+        ] {
+            let found = with(bad).unwrap_err().0;
+            assert!(found[0].starts_with(&format!("signing_keys.{name}:")), "{bad}: {found:?}");
+        }
+        assert!(with("{rotates: 5}").is_err());
     }
 
     #[test]

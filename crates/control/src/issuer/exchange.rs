@@ -3,6 +3,7 @@
 //! Deliberately absent: HTTP (`routes`) and the rules themselves (`identity::exchange`).
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Instant;
 
 use identity::access::{AuthorizationDetail, Claims};
@@ -15,11 +16,12 @@ use super::config::Config;
 use super::grants::Grants;
 use super::keys::SigningKeys;
 use super::metrics::Metrics;
+use super::ring_file::keep_ring;
 
 /// Everything that an answer depends on.
 pub(crate) struct Exchange {
     pub(crate) config: Config,
-    pub(crate) signing: SigningKeys,
+    pub(crate) signing: Arc<SigningKeys>,
     pub(crate) grants: Grants,
     pub(crate) cluster: ClusterKeys,
     pub(crate) metrics: Metrics,
@@ -31,6 +33,7 @@ impl Exchange {
         tokio::select! {
             never = self.grants.keep_up() => never,
             never = self.cluster.keep_up() => never,
+            never = keep_ring(self.signing.clone(), self.metrics.signing_keys.clone()) => never,
         }
     }
 
@@ -90,7 +93,8 @@ impl Exchange {
         let details = narrow(request, subject, granted)?;
         let claims = self.claims(subject, &request.audience, details)?;
         let (jti, scope) = (claims.jti.clone(), claims.scope.clone());
-        let token = self.signing.sign(&claims).map_err(|_| server_error("the token could not be signed"))?;
+        let token =
+            self.signing.sign(&claims, claims.iat.0).map_err(|_| server_error("the token could not be signed"))?;
         // No verifier would read it; a clear refusal here is better than a riddle there.
         if token.len() > MAX_TOKEN_LENGTH {
             return Err(server_error(

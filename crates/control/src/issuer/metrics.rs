@@ -6,12 +6,20 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
+use super::ring::{Dated, Ring};
+use super::ring_file::counts;
+
 /// From a cached key set (tens of microseconds) to one that had to be fetched (seconds).
 const SECONDS: [f64; 10] = [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.01, 0.05, 0.25, 1.0, 5.0];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct ResultLabel {
     pub(crate) result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct StateLabel {
+    pub(crate) state: &'static str,
 }
 
 /// Handles to the metrics; clones share them.
@@ -24,6 +32,42 @@ pub(crate) struct Metrics {
     pub(crate) jwks_fetches: Family<ResultLabel, Counter>,
     pub(crate) documents_rejected: Counter,
     pub(crate) documents_valid: Gauge,
+    pub(crate) signing_keys: RingMetrics,
+}
+
+/// What is shown of a ring of keys.
+#[derive(Clone)]
+pub(crate) struct RingMetrics {
+    count: Family<StateLabel, Gauge>,
+    age: Gauge,
+    well: Gauge,
+}
+
+impl RingMetrics {
+    /// `one` and `many` are what the keys are called.
+    fn register(registry: &runtime::metrics::Metrics, one: &str, many: &str) -> Self {
+        let gauge = |name: &str, help: &str| registry.register(name, help, Gauge::default());
+        Self {
+            count: registry.register(
+                many,
+                "How many are published, by what they are for: next, active, old",
+                Family::default(),
+            ),
+            age: gauge(&format!("{one}_age_seconds"), "Age of the one that signs; beyond its period, rotation fails"),
+            well: gauge(
+                &format!("{many}_valid"),
+                "1 while the file as it lies there is in force and rotates, 0 while not",
+            ),
+        }
+    }
+
+    pub(crate) fn show<E: Dated>(&self, ring: &Ring<E>, now: i64, well: bool) {
+        for (state, count) in counts(ring, now) {
+            self.count.get_or_create(&StateLabel { state }).set(count);
+        }
+        self.age.set(now.saturating_sub(ring.active(now).created_at()).max(0));
+        self.well.set(well.into());
+    }
 }
 
 impl Metrics {
@@ -45,6 +89,7 @@ impl Metrics {
                 "1 while the documents as they lie there are in force, 0 while earlier ones are",
                 Gauge::default(),
             ),
+            signing_keys: RingMetrics::register(registry, "signing_key", "signing_keys"),
         }
     }
 

@@ -26,8 +26,10 @@ use super::openapi::{AuthorizationServer, Described, KeySet, OpenidConfiguration
 const MAX_BODY: usize = 64 * 1024;
 /// A request that is not read in this time is given up: it holds a connection.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a key set may be kept by those between: not longer than `identity::jwks` lets it age.
+/// How long the discovery documents may be kept.
 const PUBLIC: HeaderValue = HeaderValue::from_static("public, max-age=300");
+/// What is published about keys is never kept longer, however seldom they rotate: a compromised one must go.
+const MAX_AGE: i64 = 300;
 
 /// The routes, those of `health` among them. Whatever is asked for, there is an answer with a body that says what it is.
 pub(crate) fn router(exchange: Arc<Exchange>, health: Router) -> Router {
@@ -115,16 +117,26 @@ fn unstored(mut response: Response) -> Response {
 
 /// The key set
 ///
-/// The public keys that access tokens are signed with (RFC 7517).
+/// The public keys that access tokens are signed with (RFC 7517), the next one among them before it signs.
 #[utoipa::path(
     get,
     path = "/jwks",
-    responses((status = 200, description = "The keys.", body = KeySet, content_type = "application/jwk-set+json")),
+    responses((
+        status = 200, description = "The keys.", body = KeySet, content_type = "application/jwk-set+json",
+        headers(("Cache-Control" = String, description = "For how long they may be kept: short enough to meet every new key before it signs.")),
+    )),
 )]
 async fn jwks(State(exchange): State<Arc<Exchange>>) -> Response {
     let json = HeaderValue::from_static("application/jwk-set+json");
-    ([(header::CONTENT_TYPE, json), (header::CACHE_CONTROL, PUBLIC)], exchange.signing.jwks().to_string())
-        .into_response()
+    let (keys, max_age) = exchange.signing.jwks(runtime::clock::now());
+    let headers = [(header::CONTENT_TYPE, json), (header::CACHE_CONTROL, kept_for(max_age))];
+    (headers, keys.to_string()).into_response()
+}
+
+/// What is published about keys may be kept for so many seconds.
+fn kept_for(max_age: i64) -> HeaderValue {
+    let text = format!("public, max-age={}", max_age.clamp(0, MAX_AGE));
+    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("no-cache"))
 }
 
 /// Authorization server metadata

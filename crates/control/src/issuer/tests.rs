@@ -96,6 +96,7 @@ impl Cluster {
 struct Running {
     directory: tempfile::TempDir,
     cluster: Cluster,
+    config: Config,
     address: Address,
     drain: Drain,
     task: JoinHandle<Result<(), IssuerError>>,
@@ -140,11 +141,14 @@ impl Running {
     }
 
     async fn start_with(source: &str) -> Self {
-        let (directory, cluster, config) = prepare(source);
+        Self::start_as(prepare(source)).await
+    }
+
+    async fn start_as((directory, cluster, config): (tempfile::TempDir, Cluster, Config)) -> Self {
         let (drain, watch) = Drain::new();
-        let issuer = Issuer::bind(config, watch).await.unwrap();
+        let issuer = Issuer::bind(config.clone(), watch).await.unwrap();
         let address = issuer.local_address().clone();
-        Self { directory, cluster, address, drain, task: tokio::spawn(issuer.serve()) }
+        Self { directory, cluster, config, address, drain, task: tokio::spawn(issuer.serve()) }
     }
 
     async fn ready(&self) {
@@ -344,7 +348,7 @@ async fn discovery_names_what_is_there() {
         assert!(answer.head.contains("cache-control: public, max-age=300"), "{}", answer.head);
     }
     let jwks = issuer.get("/jwks").await;
-    assert!(jwks.head.contains("application/jwk-set+json") && jwks.head.contains("max-age=300"));
+    assert!(jwks.head.contains("application/jwk-set+json") && jwks.head.contains("max-age=60"), "{}", jwks.head);
     assert!(!jwks.body.contains("\"d\""));
     assert_eq!(issuer.get("/healthz").await.status, 200);
     let described = issuer.get("/openapi.json").await;
@@ -453,6 +457,83 @@ async fn the_drain_ends_the_issuer_and_a_restart_keeps_its_keys() {
     issuer.drain.start();
     issuer.drain.finished(PATIENCE).await.unwrap();
     issuer.task.await.unwrap().unwrap();
-    let keys = SigningKeys::open(&issuer.directory.path().join("keys.json")).unwrap();
-    assert_eq!(keys.jwks().to_string(), jwks);
+    let (drain, watch) = Drain::new();
+    let again = Issuer::bind(issuer.config, watch).await.unwrap();
+    assert_eq!(again.exchange.signing.jwks(runtime::clock::now()).0.to_string(), jwks);
+    drop(drain);
+}
+
+/// A second issuer on the files of the first.
+async fn replica(of: &Running) -> (Address, Drain) {
+    let (drain, watch) = Drain::new();
+    let issuer = Issuer::bind(of.config.clone(), watch).await.unwrap();
+    let address = issuer.local_address().clone();
+    tokio::spawn(issuer.serve());
+    wait_for(async || {
+        ask(&address, "GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.status == 200
+    })
+    .await;
+    (address, drain)
+}
+
+fn kids(jwks: &str) -> Vec<String> {
+    let keys: Value = serde_json::from_str(jwks).unwrap();
+    keys["keys"].as_array().unwrap().iter().map(|key| key["kid"].as_str().unwrap().to_owned()).collect()
+}
+
+fn signed_by(token: &str) -> String {
+    jsonwebtoken::decode_header(token).unwrap().kid.unwrap()
+}
+
+/// Twenty rotations by schedule, by either of two issuers that share the file; tokens of both verify with whatever key
+/// set a verifier may hold, which is one that either of them published up to half the lead ago.
+#[tokio::test]
+async fn twenty_rotations_leave_every_token_valid() {
+    let mut prepared = prepare("jwks_file: DIR/jwks.json");
+    prepared.2.signing_keys = Rotate { period: 1, lead: 1 };
+    prepared.2.ttl = 2;
+    let one = Running::start_as(prepared).await;
+    one.ready().await;
+    let (two, _drain) = replica(&one).await;
+    let jwks =
+        async |address: &Address| ask(address, "GET /jwks HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.body;
+    let (mut seen, mut held) = (std::collections::BTreeSet::new(), jwks(&two).await);
+    let mut fetched = tokio::time::Instant::now();
+    let whole = async {
+        while seen.len() <= 20 {
+            let token = one.exchange(&one.cluster.token("service-b"), "").await.json();
+            let token = token["access_token"].as_str().unwrap();
+            assert!(verify(token, &held, "postgres-b/postgres-b").is_ok(), "{} in {held}", signed_by(token));
+            seen.insert(signed_by(token));
+            if fetched.elapsed() >= Duration::from_millis(500) {
+                held = jwks(&two).await;
+                fetched = tokio::time::Instant::now();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(8 * PATIENCE, whole).await.expect("rotations do not come");
+    assert_eq!(one.metric("signing_keys{state=\"active\"}").await, Some(1.0));
+    assert_eq!(one.metric("signing_keys_valid").await, Some(1.0));
+}
+
+#[tokio::test]
+async fn a_rotation_by_command_reaches_every_issuer() {
+    let one = Running::start().await;
+    let (two, _drain) = replica(&one).await;
+    let jwks = async |address: &Address| {
+        kids(&ask(address, "GET /jwks HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.body)
+    };
+    let before = jwks(&one.address).await;
+    assert!(matches!(rotate_signing_keys(&one.config).unwrap(), Rotation::Done(_)));
+    assert!(matches!(rotate_signing_keys(&one.config).unwrap(), Rotation::Pending(_)));
+    wait_for(async || jwks(&one.address).await.len() == 2 && jwks(&two).await.len() == 2).await;
+    assert_eq!(jwks(&one.address).await, jwks(&two).await);
+    let token = one.exchange(&one.cluster.token("service-b"), "").await.json();
+    assert_eq!(signed_by(token["access_token"].as_str().unwrap()), before[0]);
+    wait_for(async || one.metric("signing_keys{state=\"next\"}").await == Some(1.0)).await;
+    fs::write(one.file("keys.json"), "{").unwrap();
+    wait_for(async || one.metric("signing_keys_valid").await == Some(0.0)).await;
+    assert_eq!(one.exchange(&one.cluster.token("service-b"), "").await.status, 200);
+    assert!(rotate_signing_keys(&one.config).unwrap_err().to_string().contains("damaged"));
 }
