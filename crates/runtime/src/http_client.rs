@@ -1,7 +1,7 @@
 //! A small HTTP client for issuers: one request a connection, bounded in time and size.
 //!
 //! Deliberately absent: redirects (one could lead a subject token elsewhere, or bring a stranger's keys), proxies,
-//! cookies, credentials, keep-alive.
+//! cookies, keep-alive.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,20 +1,74 @@
-//! What the tests of this crate share: an issuer's stand-in on a real socket, which may go away, and what it signs.
+//! What the tests of this crate share: an issuer's stand-in on a real socket, which may go away, and what it signs; an
+//! authority and certificates of workloads, good and bad.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use parking_lot::Mutex;
+use rcgen::{BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
 use runtime::discovery;
 use runtime::http_client::HttpClient;
 use runtime::listen::Listener;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::sign::CertifiedKey;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::audit::Metrics;
+use crate::keys::{KeyMetrics, Keys};
+use crate::verify::Verifier;
+
 /// How long a test waits for what must happen.
-pub(crate) const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// An authority of certificates.
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    pub(crate) fn new() -> Authority {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        Authority(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    pub(crate) fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// Signs what was asked for in a request (PKCS#10), but for the names.
+    pub(crate) fn sign_request(&self, request: &[u8], uri: &str, life: Duration) -> Option<String> {
+        let asked = rcgen::CertificateSigningRequestParams::from_der(&request.into()).ok()?;
+        let mut params = workload(&[uri]);
+        params.not_after = (std::time::SystemTime::now() + life).into();
+        Some(params.signed_by(&asked.public_key, &self.0).unwrap().pem())
+    }
+
+    pub(crate) fn sign(&self, key: &KeyPair, params: &CertificateParams) -> Certificate {
+        params.signed_by(key, &self.0).unwrap()
+    }
+
+    /// A certificate, with a key of its own.
+    pub(crate) fn issue(&self, params: &CertificateParams) -> Arc<CertifiedKey> {
+        let key = KeyPair::generate().unwrap();
+        certified(&self.sign(&key, params), &key)
+    }
+}
+
+/// What a certificate with these URIs holds.
+pub(crate) fn workload(uris: &[&str]) -> CertificateParams {
+    let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    params.subject_alt_names.extend(uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap())));
+    params
+}
+
+pub(crate) fn certified(certificate: &Certificate, key: &KeyPair) -> Arc<CertifiedKey> {
+    let private = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+    runtime::tls::certified_key(certificate.pem().as_bytes(), private).unwrap()
+}
 
 /// An answer: its header fields but the length, and its body.
 pub(crate) type Page = (&'static str, Vec<u8>);
@@ -57,6 +111,19 @@ impl Issuer {
 
     pub(crate) fn client(&self) -> HttpClient {
         HttpClient::new(None).unwrap()
+    }
+
+    /// Stops to answer requests for `path`.
+    pub(crate) fn away(&self, path: &'static str) {
+        self.handlers.lock().remove(path);
+    }
+
+    /// Verifies tokens for the service `b/db`.
+    pub(crate) async fn verifier(&self) -> Verifier {
+        let keys = Keys::start(self.client(), &self.url, KeyMetrics::default());
+        tokio::time::timeout(PATIENCE, keys.first()).await.expect("the keys are fetched");
+        let metrics = Metrics::register(&runtime::metrics::Metrics::new());
+        Verifier::new("b/db".parse().unwrap(), &self.url, keys, metrics)
     }
 
     /// A token of these claims, completed by all that a good one needs.

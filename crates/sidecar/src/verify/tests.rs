@@ -4,14 +4,7 @@ use identity::certificate::Thumbprint;
 use serde_json::json;
 
 use super::*;
-use crate::testing::{Issuer, PATIENCE};
-
-async fn verifier(issuer: &Issuer) -> Verifier {
-    let keys = Keys::start(issuer.client(), &issuer.url, crate::keys::KeyMetrics::default());
-    tokio::time::timeout(PATIENCE, keys.first()).await.expect("the keys are fetched");
-    let metrics = Metrics::register(&runtime::metrics::Metrics::new());
-    Verifier::new("b/db".parse().unwrap(), &issuer.url, keys, metrics)
-}
+use crate::testing::Issuer;
 
 fn peer(certificate: &str, spiffe: Option<&str>) -> Peer {
     let spiffe = spiffe.map(|id| id.parse().unwrap());
@@ -25,7 +18,7 @@ async fn shown(verifier: &Verifier, token: &str, peer: Option<&Peer>) -> &'stati
 #[tokio::test]
 async fn a_bound_token_is_good_over_its_own_certificate_alone_at_every_use() {
     let issuer = Issuer::start().await;
-    let verifier = verifier(&issuer).await;
+    let verifier = issuer.verifier().await;
     let bound = issuer.token(&json!({"cnf": {"x5t#S256": Thumbprint::of(b"own").to_string()}}));
     let app = "spiffe://cluster.local/ns/a/sa/app";
     let cases = [
@@ -45,7 +38,7 @@ async fn a_bound_token_is_good_over_its_own_certificate_alone_at_every_use() {
 #[tokio::test]
 async fn a_token_that_is_bound_to_nothing_is_good_over_any_link() {
     let issuer = Issuer::start().await;
-    let verifier = verifier(&issuer).await;
+    let verifier = issuer.verifier().await;
     let token = issuer.token(&json!({}));
     let other = peer("any", Some("spiffe://cluster.local/ns/x/sa/y"));
     for peer in [None, Some(&other)] {
