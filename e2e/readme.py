@@ -18,6 +18,8 @@ HERE = {
     "CA": READY["ca_file"],
     "ISSUER": READY["issuer"],
     "PROOF": READY["subject_tokens"]["service-a"],
+    "NATIVE": READY["inbound"]["postgres-b"],
+    "SIDEGATE": os.environ["SIDEGATE"],
 }
 END = "-- end of the command --"
 

@@ -7,3 +7,4 @@ pub mod issuer;
 pub mod openapi;
 pub mod policy;
 pub mod sidecar;
+pub mod token;

@@ -26,6 +26,8 @@ enum Command {
     Sidecar(cmd::sidecar::SidecarArgs),
     /// Ask what a role may do.
     Policy(cmd::policy::PolicyArgs),
+    /// Get an access token, for scripts and clients without a sidecar; or explain one.
+    Token(cmd::token::TokenArgs),
     /// Print the OpenAPI document of what Sidegate serves.
     Openapi(cmd::openapi::OpenapiArgs),
     /// Hold one child process of the demo and end it when the demo is gone.
@@ -52,6 +54,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Issuer(args) => cmd::issuer::run(args),
         Command::Sidecar(args) => cmd::sidecar::run(args),
         Command::Policy(args) => cmd::policy::run(args),
+        Command::Token(args) => cmd::token::run(args),
         Command::Openapi(args) => cmd::openapi::run(&args),
         Command::Guard(args) => cmd::guard::run(args),
         Command::Inventory(args) => cmd::inventory::run(args),
