@@ -391,3 +391,6 @@ async fn show_settings(mut settings: watch::Receiver<Arc<Settings>>, metrics: Me
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
