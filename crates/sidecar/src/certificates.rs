@@ -4,6 +4,7 @@
 //! one identity and keeps it, as a token is bound to it; listeners show the newest. Deliberately absent: certificates
 //! that are good under other names than a workload's (`runtime::tls` reads those of single listeners).
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -32,13 +33,19 @@ const LOOK: Duration = Duration::from_secs(5);
 const LOOK_FOR_FIRST: Duration = Duration::from_millis(100);
 
 /// One certificate of this pod's with its key.
-#[derive(Debug)]
 pub(crate) struct Identity {
     pub(crate) thumbprint: Thumbprint,
     pub(crate) spiffe: SpiffeId,
     /// Its end, in seconds since the epoch.
     pub(crate) not_after: i64,
     key: Arc<CertifiedKey>,
+}
+
+impl fmt::Debug for Identity {
+    /// Without the key.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} ({})", self.spiffe, self.thumbprint)
+    }
 }
 
 impl Identity {
@@ -133,7 +140,8 @@ impl Certificates {
     /// Keeps `readiness` and the metrics true: traffic is welcome while there is a certificate that is good.
     pub(crate) async fn watch(self, readiness: Readiness) {
         loop {
-            let left = self.newest.borrow().as_ref().map(|newest| newest.not_after - runtime::clock::now());
+            let left =
+                self.newest.borrow().as_ref().map(|newest| newest.not_after.saturating_sub(runtime::clock::now()));
             let is_good = left.is_some_and(|left| left > 0) && self.authorities.are_known();
             readiness.set("certificate", is_good);
             // No certificate lives for longer than a float counts seconds exactly.
