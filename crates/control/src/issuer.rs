@@ -1,8 +1,8 @@
 //! The issuer: `POST /token` (RFC 8693), discovery, key set, health, metrics, and the OpenAPI document of all that.
 //!
 //! Its stages, in the order a request meets them: `routes` (HTTP) -> `exchange` (who asks, what is granted) -> `keys`
-//! (sign, with the one that their `ring` says). `cluster_keys`, `grants` and `ring_file` follow what the answer depends on. Deliberately absent: any state but the signing
-//! keys, TLS (the address is loopback, or a proxy stands before it), certificates, and `TokenReview`.
+//! (sign, with the one that their `ring` says). `certificates` says who workloads are, to each other. `cluster_keys`, `grants` and `ring_file` follow what the answer depends on. Deliberately absent: any state but the signing
+//! keys and certificate authorities, TLS (the address is loopback, or a proxy stands before it), and `TokenReview`.
 
 use std::sync::Arc;
 
@@ -11,8 +11,11 @@ use runtime::admin::{self, Readiness};
 use runtime::drain::DrainWatch;
 use runtime::listen::{Address, BindError, Listener};
 
+mod authority;
+mod certificates;
 mod cluster_keys;
 mod config;
+mod csr;
 mod exchange;
 mod fetch;
 mod grants;
@@ -28,6 +31,8 @@ pub use grants::GrantsError;
 pub use openapi::document as openapi;
 pub use ring_file::{KeysError, Rotation};
 
+use authority::Authorities;
+use certificates::Certificates;
 use cluster_keys::ClusterKeys;
 use exchange::Exchange;
 use grants::Grants;
@@ -51,6 +56,9 @@ pub enum IssuerError {
     /// The port cannot be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// There is no authority.
+    #[error("there is no certificate authority: the configuration has no `certificates`")]
+    NoCertificates,
     /// Serving failed.
     #[error("the issuer's listener failed: {0}")]
     Serve(#[from] std::io::Error),
@@ -71,6 +79,16 @@ pub async fn serve(config: Config, drain: DrainWatch) -> Result<(), IssuerError>
 pub fn rotate_signing_keys(config: &Config) -> Result<Rotation, IssuerError> {
     let keys = SigningKeys::signing_existing(&config.keys_file, signing_times(config))?;
     Ok(keys.rotate(runtime::clock::now(), false)?)
+}
+
+/// Adds a certificate authority, unless one is on its way already. Every issuer that runs on the same file follows. Blocks.
+///
+/// # Errors
+/// When certificates are not configured, the authorities cannot be used, or the file not be written.
+pub fn rotate_authority(config: &Config) -> Result<Rotation, IssuerError> {
+    let config = config.certificates.as_ref().ok_or(IssuerError::NoCertificates)?;
+    let authorities = Authorities::authorities_existing(&config.authority_file, certificates::times(config))?;
+    Ok(authorities.rotate(runtime::clock::now(), false)?)
 }
 
 /// The leeway counts twice: for the clock of an issuer that signs with an old key a little longer, and for a verifier's.
@@ -99,6 +117,8 @@ impl Issuer {
         let metrics = Metrics::register(&registry);
         let readiness = Readiness::new();
         let signing = Arc::new(SigningKeys::signing(&config.keys_file, signing_times(&config))?);
+        let certificates = config.certificates.as_ref().map(|config| Certificates::open(config, metrics.clone()));
+        let certificates = certificates.transpose()?;
         let grants = Grants::follow(&config.documents, metrics.clone())?;
         let cluster = ClusterKeys::new(&config.subject_tokens, metrics.clone(), readiness.clone())?;
         let listener = Listener::bind(&config.listen).await?;
@@ -107,7 +127,7 @@ impl Issuer {
             None => None,
         };
         warn_if_exposed(&config);
-        let exchange = Arc::new(Exchange { config, signing, grants, cluster, metrics });
+        let exchange = Arc::new(Exchange { config, signing, grants, cluster, certificates, metrics });
         Ok(Self { exchange, listener, admin, registry, readiness, drain })
     }
 

@@ -7,8 +7,9 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::access::AuthorizationDetail;
+use crate::access::{AuthorizationDetail, Confirmation};
 use crate::error::TokenError;
+use crate::json;
 use crate::jws::UnverifiedToken;
 use crate::names::{ServiceName, Subject};
 
@@ -28,6 +29,8 @@ pub struct Request {
     pub audience: ServiceName,
     /// The roles it wants; `None` wants all that are granted.
     pub scope: Option<BTreeSet<String>>,
+    /// The certificate that the token shall be bound to. Whoever may have a token may bind it: that only narrows it.
+    pub confirmation: Option<Confirmation>,
 }
 
 /// The answer to a request that is granted (RFC 8693 §2.2.1). `Debug` does not show the token.
@@ -145,6 +148,7 @@ impl Request {
             subject_token: UnverifiedToken::new(form.required("subject_token")?),
             audience: audience(&form)?,
             scope: form.get("scope").map(scope).transpose()?,
+            confirmation: form.get("req_cnf").map(confirmation).transpose()?,
         })
     }
 }
@@ -183,8 +187,8 @@ pub fn scope_of(details: &[AuthorizationDetail]) -> String {
 /// The parameters by name. One without a value counts as absent and one that is not known is ignored (RFC 6749 §3.2).
 struct Form<'a>(HashMap<&'a str, &'a str>);
 
-/// Parameters that RFC 8693 knows; given twice, one of two readers might take the other.
-const KNOWN: [&str; 9] = [
+/// Parameters that token exchange knows; given twice, one of two readers might take the other.
+const KNOWN: [&str; 10] = [
     "grant_type",
     "resource",
     "audience",
@@ -194,6 +198,7 @@ const KNOWN: [&str; 9] = [
     "subject_token_type",
     "actor_token",
     "actor_token_type",
+    "req_cnf",
 ];
 
 impl<'a> Form<'a> {
@@ -269,6 +274,16 @@ fn scope(text: &str) -> Result<BTreeSet<String>, OAuthError> {
         return Err(OAuthError::new(ErrorCode::InvalidScope, description));
     }
     Ok(text.split(' ').map(str::to_owned).collect())
+}
+
+/// A confirmation as RFC 7800 writes it, of the one kind that is checked here.
+fn confirmation(text: &str) -> Result<Confirmation, OAuthError> {
+    let value = json::parse(text.as_bytes()).ok().filter(serde_json::Value::is_object);
+    value.as_ref().and_then(json::typed).ok_or_else(|| {
+        let expected =
+            "{'x5t#S256': the SHA-256 of a certificate, in base64url without padding} as JSON, and nothing else";
+        invalid_request(format!("req_cnf must be {expected}"))
+    })
 }
 
 fn invalid_request(description: impl Into<String>) -> OAuthError {

@@ -46,7 +46,16 @@ pub fn read(path: &Path) -> io::Result<Secret> {
 /// Writes a file of mode 0600 so that readers see the old content or the new one, never a part, and so that it
 /// survives a crash: temporary file, fsync, rename, fsync of the directory.
 pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
-    let temporary = Temporary::write(path, content)?;
+    replace(path, content, 0o600)
+}
+
+/// Like [`write`], but for everybody to read: what belongs to a secret and is none, such as its certificate.
+pub fn write_public(path: &Path, content: &[u8]) -> io::Result<()> {
+    replace(path, content, 0o644)
+}
+
+fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let temporary = Temporary::write(path, content, mode)?;
     std::fs::rename(&temporary.0, path).map_err(|e| named(path, "cannot be replaced", &e))?;
     sync_directory(path)
 }
@@ -54,7 +63,7 @@ pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
 /// Like [`write`], but only if there is no such file: of several processes that try at once exactly one gets `true`,
 /// and the others then read what it wrote.
 pub fn create(path: &Path, content: &[u8]) -> io::Result<bool> {
-    let temporary = Temporary::write(path, content)?;
+    let temporary = Temporary::write(path, content, 0o600)?;
     match std::fs::hard_link(&temporary.0, path) {
         Ok(()) => sync_directory(path).map(|()| true),
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
@@ -94,14 +103,14 @@ pub(crate) fn read_bytes(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
 struct Temporary(PathBuf);
 
 impl Temporary {
-    fn write(target: &Path, content: &[u8]) -> io::Result<Self> {
+    fn write(target: &Path, content: &[u8], mode: u32) -> io::Result<Self> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let unique = format!(".tmp-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let mut name = std::ffi::OsString::from(".");
         name.push(target.file_name().unwrap_or_default());
         name.push(unique);
         let path = target.with_file_name(name);
-        let open = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        let open = OpenOptions::new().write(true).create_new(true).mode(mode).open(&path);
         let mut file = open.map_err(|e| named(&path, "cannot be created", &e))?;
         let this = Self(path);
         let written = file.write_all(content).and_then(|()| file.sync_all());

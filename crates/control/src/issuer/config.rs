@@ -2,12 +2,16 @@
 //!
 //! Deliberately absent: environment variables and defaults that depend on the machine.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use axum::http::Uri;
+use identity::Subject;
+use identity::certificate::SpiffeId;
 use runtime::listen::Address;
+use rustls_pki_types::DnsName;
 use serde::Deserialize;
 
 /// The life of an access token in seconds unless configured: DESIGN §3.
@@ -18,6 +22,16 @@ const MAX_TTL: i64 = 3600;
 const DEFAULT_ROTATE: i64 = 24 * 3600;
 /// Verifiers keep key sets for a minute at most, and ask twice in this time.
 const DEFAULT_LEAD: i64 = 120;
+/// The life of a workload's certificate in seconds unless configured: DESIGN §6.
+const DEFAULT_CERTIFICATE_TTL: i64 = 3600;
+/// Renewal at half time leaves some seconds for the asking; beyond a week, short-lived is no word for it.
+const CERTIFICATE_TTL: std::ops::RangeInclusive<i64> = 10..=7 * 24 * 3600;
+/// A year.
+const DEFAULT_AUTHORITY_ROTATE: i64 = 365 * 24 * 3600;
+/// An hour: whoever reads a bundle now and then shall have met the next authority before it signs.
+const DEFAULT_AUTHORITY_LEAD: i64 = 3600;
+/// Both the trust domain of SPIFFE IDs and the cluster's DNS domain, as most clusters have them.
+const CLUSTER_DOMAIN: &str = "cluster.local";
 /// Published for a second by every issuer, kept for a second by every verifier.
 const MIN_LEAD: i64 = 2;
 /// Ten years: beyond, it is a slip.
@@ -42,8 +56,29 @@ pub struct Config {
     pub subject_tokens: SubjectTokens,
     /// The life of an access token, in seconds.
     pub ttl: i64,
+    /// Certificates for workloads; `None`: the issuer signs none.
+    pub certificates: Option<Certificates>,
     /// A further address for metrics and health.
     pub admin: Option<Address>,
+}
+
+/// Certificates for workloads.
+#[derive(Debug, Clone)]
+pub struct Certificates {
+    /// The file of the authorities.
+    pub authority_file: PathBuf,
+    /// The trust domain of the SPIFFE IDs.
+    pub trust_domain: String,
+    /// The cluster's DNS domain.
+    pub cluster_domain: String,
+    /// The life of a certificate, in seconds.
+    pub ttl: i64,
+    /// When the authorities rotate.
+    pub rotation: Rotate,
+    /// Further names, DNS or IP, of some service accounts.
+    pub names: BTreeMap<Subject, Vec<String>>,
+    /// Where the authorities' certificates are written to, for others.
+    pub trust_bundle_file: Option<PathBuf>,
 }
 
 /// When keys rotate.
@@ -94,7 +129,29 @@ struct Raw {
     documents: Option<RawDocuments>,
     subject_tokens: Option<RawSubjectTokens>,
     access_tokens: Option<RawAccessTokens>,
+    certificates: Option<RawCertificates>,
     admin: Option<RawAdmin>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawCertificates {
+    authority_file: Option<PathBuf>,
+    trust_domain: Option<String>,
+    cluster_domain: Option<String>,
+    ttl: Option<i64>,
+    rotate: Option<i64>,
+    lead: Option<i64>,
+    #[serde(default)]
+    names: Vec<RawNames>,
+    trust_bundle_file: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawNames {
+    service_account: String,
+    names: Vec<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -201,6 +258,7 @@ impl Raw {
             ttl,
             errors,
         );
+        let certificates = self.certificates.map(|raw| raw.build(errors));
         let admin = match self.admin {
             Some(admin) => errors
                 .required("admin.listen", admin.listen)
@@ -215,6 +273,7 @@ impl Raw {
             documents: documents?,
             subject_tokens: subject_tokens?,
             ttl,
+            certificates: certificates.flatten(),
             admin,
         })
     }
@@ -229,6 +288,48 @@ fn rotation(name: &str, (period, lead): (i64, i64), life: i64, errors: &mut Erro
         .or_else(|| (life / period.max(1) > MAX_PUBLISHED).then_some("is so often that too many keys would be in use"));
     errors.check(&format!("{name}.rotate"), period_wrong);
     Rotate { period, lead }
+}
+
+impl RawCertificates {
+    fn build(self, errors: &mut Errors) -> Option<Certificates> {
+        let authority_file = errors.required("certificates.authority_file", self.authority_file);
+        let trust_domain = self.trust_domain.unwrap_or_else(|| CLUSTER_DOMAIN.to_owned());
+        let anybody = Subject { namespace: "x".to_owned(), service_account: "x".to_owned() };
+        if let Err(error) = SpiffeId::new(&trust_domain, anybody) {
+            errors.0.push(format!("certificates.trust_domain: {error}"));
+        }
+        let cluster_domain = self.cluster_domain.unwrap_or_else(|| CLUSTER_DOMAIN.to_owned());
+        errors.check("certificates.cluster_domain", wrong_dns_name(&cluster_domain));
+        let ttl = self.ttl.unwrap_or(DEFAULT_CERTIFICATE_TTL);
+        let ttl_wrong = (!CERTIFICATE_TTL.contains(&ttl)).then_some("must be from 10 seconds to a week, in seconds");
+        errors.check("certificates.ttl", ttl_wrong);
+        let times = (self.rotate.unwrap_or(DEFAULT_AUTHORITY_ROTATE), self.lead.unwrap_or(DEFAULT_AUTHORITY_LEAD));
+        let rotation = rotation("certificates", times, ttl, errors);
+        let names = self.names.into_iter().filter_map(|names| names.build(errors)).collect();
+        let trust_bundle_file = self.trust_bundle_file;
+        let authority_file = authority_file?;
+        Some(Certificates { authority_file, trust_domain, cluster_domain, ttl, rotation, names, trust_bundle_file })
+    }
+}
+
+impl RawNames {
+    fn build(self, errors: &mut Errors) -> Option<(Subject, Vec<String>)> {
+        let account = &self.service_account;
+        let subject = account.split_once('/').and_then(|(namespace, name)| Subject::new(namespace, name).ok());
+        if subject.is_none() {
+            errors.0.push(format!("certificates.names: {account:?} is no service account; write namespace/name"));
+        }
+        for name in &self.names {
+            let wrong = name.parse::<std::net::IpAddr>().is_err().then(|| wrong_dns_name(name)).flatten();
+            errors
+                .check(&format!("certificates.names: {name:?}"), wrong.map(|_| "must be a DNS name or an IP address"));
+        }
+        Some((subject?, self.names))
+    }
+}
+
+fn wrong_dns_name(name: &str) -> Option<&'static str> {
+    DnsName::try_from(name).is_err().then_some("must be a DNS name")
 }
 
 impl RawSubjectTokens {

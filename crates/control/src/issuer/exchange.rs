@@ -9,8 +9,9 @@ use std::time::Instant;
 use identity::access::{AuthorizationDetail, Claims};
 use identity::exchange::{ErrorCode, OAuthError, Request, Response, narrow, scope_of};
 use identity::subject::{self, SubjectToken};
-use identity::{MAX_TOKEN_LENGTH, ServiceName, Subject, TokenError, UnixTime};
+use identity::{MAX_TOKEN_LENGTH, ServiceName, Subject, TokenError, UnixTime, UnverifiedToken};
 
+use super::certificates::Certificates;
 use super::cluster_keys::ClusterKeys;
 use super::config::Config;
 use super::grants::Grants;
@@ -24,6 +25,7 @@ pub(crate) struct Exchange {
     pub(crate) signing: Arc<SigningKeys>,
     pub(crate) grants: Grants,
     pub(crate) cluster: ClusterKeys,
+    pub(crate) certificates: Option<Certificates>,
     pub(crate) metrics: Metrics,
 }
 
@@ -33,7 +35,15 @@ impl Exchange {
         tokio::select! {
             never = self.grants.keep_up() => never,
             never = self.cluster.keep_up() => never,
+            never = self.keep_certificates() => never,
             never = keep_ring(self.signing.clone(), self.metrics.signing_keys.clone()) => never,
+        }
+    }
+
+    async fn keep_certificates(&self) -> Infallible {
+        match &self.certificates {
+            Some(certificates) => certificates.keep_up().await,
+            None => std::future::pending().await,
         }
     }
 
@@ -53,7 +63,7 @@ impl Exchange {
 
     async fn decide(&self, form: &[(String, String)]) -> Result<Response, OAuthError> {
         let request = Request::from_form(form).inspect_err(|error| self.refused(error))?;
-        let caller = self.caller(&request).await.inspect_err(|error| {
+        let caller = self.caller(&request.subject_token).await.map_err(|error| error.of_exchange()).inspect_err(|error| {
             self.metrics.count(error.code.label());
             tracing::info!(audience = %request.audience, result = error.code.label(), reason = %error, "token exchange");
         })?;
@@ -75,23 +85,23 @@ impl Exchange {
     }
 
     /// Verifies the subject token, with fresher keys if it names one that is not known.
-    async fn caller(&self, request: &Request) -> Result<SubjectToken, OAuthError> {
+    pub(crate) async fn caller(&self, token: &UnverifiedToken) -> Result<SubjectToken, CallerError> {
         let tokens = &self.config.subject_tokens;
         let expected = subject::Expected { issuer: &tokens.issuer, audience: &tokens.audience };
-        let verify = |keys: &_| subject::verify(&request.subject_token, keys, &expected, now());
-        let keys = self.cluster.current().ok_or_else(keys_unknown)?;
+        let verify = |keys: &_| subject::verify(token, keys, &expected, now());
+        let keys = self.cluster.current().ok_or(CallerError::KeysUnknown)?;
         let mut result = verify(&*keys);
         if let Err(TokenError::UnknownKey { kid }) = &result {
-            let keys = self.cluster.for_unknown_key(kid).await.ok_or_else(keys_unknown)?;
+            let keys = self.cluster.for_unknown_key(kid).await.ok_or(CallerError::KeysUnknown)?;
             result = verify(&*keys);
         }
-        result.map_err(|error| OAuthError::subject_token(&error))
+        result.map_err(CallerError::Token)
     }
 
     fn issue(&self, request: &Request, subject: &Subject) -> Result<(Response, String), OAuthError> {
         let granted = self.grants.granted(subject, &request.audience);
         let details = narrow(request, subject, granted)?;
-        let claims = self.claims(subject, &request.audience, details)?;
+        let claims = Claims { cnf: request.confirmation, ..self.claims(subject, &request.audience, details)? };
         let (jti, scope) = (claims.jti.clone(), claims.scope.clone());
         let token =
             self.signing.sign(&claims, claims.iat.0).map_err(|_| server_error("the token could not be signed"))?;
@@ -129,8 +139,23 @@ impl Exchange {
     }
 }
 
-fn keys_unknown() -> OAuthError {
-    OAuthError::new(ErrorCode::TemporarilyUnavailable, "the cluster's keys are not known yet; try again")
+/// Why it is not known who asks.
+pub(crate) enum CallerError {
+    /// No token could be checked now.
+    KeysUnknown,
+    /// This one is not believed.
+    Token(TokenError),
+}
+
+impl CallerError {
+    fn of_exchange(&self) -> OAuthError {
+        match self {
+            Self::KeysUnknown => {
+                OAuthError::new(ErrorCode::TemporarilyUnavailable, "the cluster's keys are not known yet; try again")
+            }
+            Self::Token(error) => OAuthError::subject_token(error),
+        }
+    }
 }
 
 fn server_error(description: &str) -> OAuthError {

@@ -33,6 +33,8 @@ pub(crate) struct Metrics {
     pub(crate) documents_rejected: Counter,
     pub(crate) documents_valid: Gauge,
     pub(crate) signing_keys: RingMetrics,
+    pub(crate) authorities: RingMetrics,
+    certificates: Family<ResultLabel, Counter>,
 }
 
 /// What is shown of a ring of keys.
@@ -90,11 +92,21 @@ impl Metrics {
                 Gauge::default(),
             ),
             signing_keys: RingMetrics::register(registry, "signing_key", "signing_keys"),
+            authorities: RingMetrics::register(registry, "authority", "authorities"),
+            certificates: registry.register(
+                "certificates_signed",
+                "Requests for a certificate by result",
+                Family::default(),
+            ),
         }
     }
 
     pub(crate) fn count(&self, result: &'static str) {
         self.exchanges.get_or_create(&ResultLabel { result }).inc();
+    }
+
+    pub(crate) fn certificate(&self, result: &'static str) {
+        self.certificates.get_or_create(&ResultLabel { result }).inc();
     }
 
     pub(crate) fn fetched(&self, result: &'static str) {

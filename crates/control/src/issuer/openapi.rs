@@ -5,6 +5,7 @@
 
 use identity::exchange::GRANT_TYPE;
 use serde::Serialize;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{OpenApi, ToSchema};
 
 /// The document, as JSON text.
@@ -24,9 +25,23 @@ pub fn document() -> Result<String, serde_json::Error> {
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
         contact(),
     ),
-    paths(healthz, readyz, metrics, openapi_json)
+    paths(healthz, readyz, metrics, openapi_json),
+    modifiers(&Security)
 )]
 pub(super) struct Described;
+
+/// How a caller shows who it is.
+struct Security;
+
+impl utoipa::Modify for Security {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let token = Http::builder().scheme(HttpAuthScheme::Bearer).bearer_format("JWT");
+        let token =
+            token.description(Some("The caller's Kubernetes service-account token, with the issuer as its audience."));
+        let components = document.components.get_or_insert_with(Default::default);
+        components.add_security_scheme("serviceAccountToken", SecurityScheme::Http(token.build()));
+    }
+}
 
 /// Whether the process lives
 #[utoipa::path(
@@ -86,6 +101,10 @@ pub(super) struct TokenRequest {
     /// What is asked for: an access token, which is also what comes when it is left out.
     #[schema(schema_with = access_token_type, required = false)]
     requested_token_type: Option<String>,
+    /// The certificate that the token shall be bound to, as JSON: `{"x5t#S256": "…"}` (RFC 7800, RFC 8705). Shown over
+    /// another one, the token is refused.
+    #[schema(nullable = false)]
+    req_cnf: Option<String>,
 }
 
 /// A granted token (RFC 8693 §2.2.1).
@@ -115,6 +134,21 @@ pub(super) struct Refusal {
     error: RefusalCode,
     /// What to do about it.
     error_description: String,
+}
+
+/// What went wrong (RFC 9457).
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "the routes write it; this is its description")]
+pub(super) struct Problem {
+    /// `about:blank`: the status says what kind it is.
+    r#type: String,
+    /// The status in words.
+    title: String,
+    /// The status.
+    status: u16,
+    /// What to do about it.
+    #[schema(nullable = false)]
+    detail: Option<String>,
 }
 
 /// The kinds of refusal (RFC 6749 §5.2, RFC 8693 §2.2.2).
@@ -272,12 +306,14 @@ mod tests {
         let expected = [
             "/.well-known/oauth-authorization-server",
             "/.well-known/openid-configuration",
+            "/certificates",
             "/healthz",
             "/jwks",
             "/metrics",
             "/openapi.json",
             "/readyz",
             "/token",
+            "/trust-bundle",
         ];
         assert_eq!(paths, expected);
     }

@@ -49,6 +49,31 @@ fn a_request_is_read() {
 }
 
 #[test]
+fn a_token_can_be_bound_to_a_certificate_and_to_nothing_else() {
+    let thumbprint = "A".repeat(43);
+    let bound = request(&[("req_cnf", &format!(r#"{{"x5t#S256":"{thumbprint}"}}"#))]).unwrap();
+    assert_eq!(bound.confirmation.unwrap().x5t_s256.to_string(), thumbprint);
+    assert_eq!(request(&[]).unwrap().confirmation, None);
+    for wrong in [
+        "{}",
+        "[]",
+        "null",
+        "x",
+        &thumbprint,
+        &format!(r#"["{thumbprint}"]"#),
+        &format!(r#"{{"x5t#S256":"{thumbprint}="}}"#),
+        &format!(r#"{{"x5t#S256":"{}"}}"#, "A".repeat(42)),
+        &format!(r#"{{"x5t#S256":["{thumbprint}"]}}"#),
+        &format!(r#"{{"x5t#S256":"{thumbprint}","jkt":"x"}}"#),
+        &format!(r#"{{"x5t#S256":"{thumbprint}","x5t#S256":"{thumbprint}"}}"#),
+        &format!(r#"{{"jwk":"{thumbprint}"}}"#),
+    ] {
+        let error = request(&[("req_cnf", wrong)]).unwrap_err();
+        assert!(error.code == ErrorCode::InvalidRequest && error.description.is_ascii(), "{wrong}: {error}");
+    }
+}
+
+#[test]
 fn an_empty_parameter_is_an_absent_one() {
     assert_eq!(request(&[("scope", ""), ("resource", ""), ("actor_token", "")]).unwrap().scope, None);
 }

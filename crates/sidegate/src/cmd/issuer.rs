@@ -61,6 +61,8 @@ enum Keys {
     /// What access tokens are signed with.
     #[default]
     SigningKeys,
+    /// What the certificates of workloads are signed with.
+    Authority,
 }
 
 /// Run the issuer until it is told to end, or rotate its keys.
@@ -85,6 +87,7 @@ fn rotate(args: &RotateArgs) -> anyhow::Result<ExitCode> {
     let config = load(&args.config)?;
     let rotation = match args.keys {
         Keys::SigningKeys => issuer::rotate_signing_keys(&config)?,
+        Keys::Authority => issuer::rotate_authority(&config)?,
     };
     let seconds = |activation: i64| activation.saturating_sub(runtime::clock::now()).max(0);
     match rotation {
