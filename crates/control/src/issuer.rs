@@ -1,14 +1,16 @@
 //! The issuer: `POST /token` (RFC 8693), discovery, key set, health, metrics, and the OpenAPI document of all that.
 //!
 //! Its stages, in the order a request meets them: `routes` (HTTP) -> `exchange` (who asks, what is granted) -> `keys`
-//! (sign, with the one that their `ring` says). `certificates` says who workloads are, to each other. `cluster_keys`, `grants` and `ring_file` follow what the answer depends on. Deliberately absent: any state but the signing
-//! keys and certificate authorities, TLS (the address is loopback, or a proxy stands before it), and `TokenReview`.
+//! (sign, with the one that their `ring` says). `certificates` says who workloads are, to each other. `cluster_keys`,
+//! `grants` and `ring_file` follow what the answers depend on. Deliberately absent: any state but the signing keys and
+//! certificate authorities, and `TokenReview`.
 
 use std::sync::Arc;
 
 use identity::LEEWAY_SECONDS;
 use runtime::admin::{self, Readiness};
 use runtime::drain::DrainWatch;
+use runtime::http_server;
 use runtime::listen::{Address, BindError, Listener};
 
 mod authority;
@@ -22,6 +24,7 @@ mod grants;
 mod keys;
 mod metrics;
 mod openapi;
+mod own_tls;
 mod ring;
 mod ring_file;
 mod routes;
@@ -29,6 +32,7 @@ mod routes;
 pub use config::{Config, ConfigError, Rotate};
 pub use grants::GrantsError;
 pub use openapi::document as openapi;
+pub use own_tls::OwnTlsError;
 pub use ring_file::{KeysError, Rotation};
 
 use authority::Authorities;
@@ -38,6 +42,7 @@ use exchange::Exchange;
 use grants::Grants;
 use keys::SigningKeys;
 use metrics::Metrics;
+use own_tls::OwnTls;
 use ring::Timing;
 
 /// Why the issuer does not start, or ended.
@@ -59,6 +64,9 @@ pub enum IssuerError {
     /// There is no authority.
     #[error("there is no certificate authority: the configuration has no `certificates`")]
     NoCertificates,
+    /// TLS cannot be served.
+    #[error("tls: {0}")]
+    Tls(#[from] OwnTlsError),
     /// Serving failed.
     #[error("the issuer's listener failed: {0}")]
     Serve(#[from] std::io::Error),
@@ -100,6 +108,7 @@ fn signing_times(config: &Config) -> Timing {
 /// An issuer that is bound and ready to serve.
 pub struct Issuer {
     exchange: Arc<Exchange>,
+    tls: Option<OwnTls>,
     listener: Listener,
     admin: Option<Listener>,
     registry: runtime::metrics::Metrics,
@@ -119,6 +128,7 @@ impl Issuer {
         let signing = Arc::new(SigningKeys::signing(&config.keys_file, signing_times(&config))?);
         let certificates = config.certificates.as_ref().map(|config| Certificates::open(config, metrics.clone()));
         let certificates = certificates.transpose()?;
+        let tls = config.tls.as_ref().map(|tls| OwnTls::new(tls, certificates.as_ref())).transpose()?;
         let grants = Grants::follow(&config.documents, metrics.clone())?;
         let cluster = ClusterKeys::new(&config.subject_tokens, metrics.clone(), readiness.clone())?;
         let listener = Listener::bind(&config.listen).await?;
@@ -128,7 +138,7 @@ impl Issuer {
         };
         warn_if_exposed(&config);
         let exchange = Arc::new(Exchange { config, signing, grants, cluster, certificates, metrics });
-        Ok(Self { exchange, listener, admin, registry, readiness, drain })
+        Ok(Self { exchange, tls, listener, admin, registry, readiness, drain })
     }
 
     /// Where it listens; for port 0 the port that the system chose.
@@ -146,17 +156,25 @@ impl Issuer {
         let health = admin::router(self.registry.clone(), self.readiness.clone(), self.drain.clone());
         let router = routes::router(self.exchange.clone(), health);
         tracing::info!(listen = %self.listener.local_address(), url = %self.exchange.config.url, "the issuer listens");
-        let main = axum::serve(self.listener, router).with_graceful_shutdown(self.drain.draining()).into_future();
+        let tls = self.tls.as_ref().map(|tls| tls.config.clone());
+        let main = http_server::serve(self.listener, tls, router, self.drain.clone());
         let extra = async {
             match self.admin {
                 Some(listener) => admin::serve(listener, self.registry, self.readiness, self.drain.clone()).await,
                 None => Ok(()),
             }
         };
+        let renewal = async {
+            match &self.tls {
+                Some(tls) => tls.keep_up(self.exchange.certificates.as_ref()).await,
+                None => std::future::pending().await,
+            }
+        };
         let serving = async { tokio::try_join!(main, extra) };
         tokio::select! {
             served = serving => served.map(|_| ()).map_err(IssuerError::Serve),
             never = self.exchange.follow() => match never {},
+            never = renewal => match never {},
         }
     }
 }
@@ -165,7 +183,7 @@ fn warn_if_exposed(config: &Config) {
     if !config.listen.is_local() && config.url.starts_with("http:") {
         tracing::warn!(
             listen = %config.listen,
-            "tokens cross the network in clear: put TLS before the issuer, or let it listen on loopback"
+            "tokens cross the network in clear: give it `tls`, put TLS before it, or let it listen on loopback"
         );
     }
 }

@@ -14,6 +14,7 @@ use axum::routing::get;
 use parking_lot::Mutex;
 
 use crate::drain::DrainWatch;
+use crate::http_server;
 use crate::listen::Listener;
 use crate::metrics::{CONTENT_TYPE, Metrics};
 
@@ -51,8 +52,7 @@ pub fn router(metrics: Metrics, readiness: Readiness, drain: DrainWatch) -> Rout
 
 /// Serves the routes until the drain starts. Cancel safe: dropping it closes the listener.
 pub async fn serve(listener: Listener, metrics: Metrics, readiness: Readiness, drain: DrainWatch) -> io::Result<()> {
-    let until = drain.draining();
-    axum::serve(listener, router(metrics, readiness, drain)).with_graceful_shutdown(until).await
+    http_server::serve(listener, None, router(metrics, readiness, drain.clone()), drain).await
 }
 
 async fn show_metrics(State(metrics): State<Metrics>) -> impl IntoResponse {

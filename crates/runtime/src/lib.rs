@@ -12,6 +12,7 @@ pub mod documents;
 pub mod drain;
 mod follow;
 pub mod http_client;
+pub mod http_server;
 pub mod listen;
 pub mod log;
 pub mod metrics;

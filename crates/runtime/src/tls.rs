@@ -13,6 +13,7 @@ use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::ResolvesServerCert;
 use rustls::sign::{CertifiedKey, SigningKey};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
@@ -72,11 +73,18 @@ pub fn install_crypto_provider() {
 /// For listeners: TLS 1.3, and 1.2 for plain clients that have no better. Certificate and key are read again when the
 /// files change, as long as the configuration is in use.
 pub fn server_config(certificate: &Path, key: &Path, alpn: &[&[u8]]) -> Result<Arc<ServerConfig>, TlsError> {
-    let resolver = certificate_of_files(certificate, key)?;
+    server_config_showing(certificate_of_files(certificate, key)?, alpn)
+}
+
+/// The same, with a certificate that comes from elsewhere.
+///
+/// # Errors
+/// None that is known.
+pub fn server_config_showing(own: Arc<dyn ResolvesServerCert>, alpn: &[&[u8]]) -> Result<Arc<ServerConfig>, TlsError> {
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
         .with_no_client_auth()
-        .with_cert_resolver(resolver);
+        .with_cert_resolver(own);
     config.alpn_protocols = names(alpn);
     Ok(Arc::new(config))
 }

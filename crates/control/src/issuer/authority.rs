@@ -101,11 +101,7 @@ impl Authority {
             params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
         }
         let certificate = params.signed_by(key, &self.issuer).map_err(|_| SignError)?;
-        Ok(Issued {
-            pem: certificate.pem(),
-            serial: hex(&serial),
-            thumbprint: Thumbprint::of(certificate.der()),
-        })
+        Ok(Issued { pem: certificate.pem(), serial: hex(&serial), thumbprint: Thumbprint::of(certificate.der()) })
     }
 }
 

@@ -61,6 +61,11 @@ impl Certificates {
         issued
     }
 
+    /// The life of a certificate, in seconds.
+    pub(crate) fn ttl(&self) -> i64 {
+        self.config.ttl
+    }
+
     /// Follows and rotates the authorities, and keeps the bundle's file, for ever.
     pub(crate) async fn keep_up(&self) -> Infallible {
         tokio::select! {

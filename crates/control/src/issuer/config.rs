@@ -46,6 +46,8 @@ pub struct Config {
     pub url: String,
     /// Where it listens.
     pub listen: Address,
+    /// How it serves TLS; `None`: it does not.
+    pub tls: Option<Tls>,
     /// The file of its signing keys.
     pub keys_file: PathBuf,
     /// When they rotate.
@@ -60,6 +62,23 @@ pub struct Config {
     pub certificates: Option<Certificates>,
     /// A further address for metrics and health.
     pub admin: Option<Address>,
+}
+
+/// How the issuer serves TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tls {
+    /// With a certificate from files, which are followed.
+    Files {
+        /// The certificate, PEM.
+        certificate: PathBuf,
+        /// Its key, PEM.
+        key: PathBuf,
+    },
+    /// With a certificate of its own authority's for these names.
+    Authority {
+        /// DNS names or IP addresses.
+        names: Vec<String>,
+    },
 }
 
 /// Certificates for workloads.
@@ -124,6 +143,7 @@ pub struct ConfigError(Vec<String>);
 struct Raw {
     url: Option<String>,
     listen: Option<String>,
+    tls: Option<RawTls>,
     keys_file: Option<PathBuf>,
     signing_keys: Option<RawRotate>,
     documents: Option<RawDocuments>,
@@ -131,6 +151,21 @@ struct Raw {
     access_tokens: Option<RawAccessTokens>,
     certificates: Option<RawCertificates>,
     admin: Option<RawAdmin>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawTls {
+    certificate_file: Option<PathBuf>,
+    key_file: Option<PathBuf>,
+    from: Option<TlsSource>,
+    names: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum TlsSource {
+    Authority,
 }
 
 #[derive(Deserialize)]
@@ -258,6 +293,8 @@ impl Raw {
             ttl,
             errors,
         );
+        let authority = self.certificates.is_some();
+        let tls = self.tls.map(|raw| raw.build(url.as_deref(), authority, errors));
         let certificates = self.certificates.map(|raw| raw.build(errors));
         let admin = match self.admin {
             Some(admin) => errors
@@ -268,6 +305,7 @@ impl Raw {
         Some(Config {
             url: url?,
             listen: listen?,
+            tls: tls.flatten(),
             keys_file: keys_file?,
             signing_keys,
             documents: documents?,
@@ -288,6 +326,39 @@ fn rotation(name: &str, (period, lead): (i64, i64), life: i64, errors: &mut Erro
         .or_else(|| (life / period.max(1) > MAX_PUBLISHED).then_some("is so often that too many keys would be in use"));
     errors.check(&format!("{name}.rotate"), period_wrong);
     Rotate { period, lead }
+}
+
+impl RawTls {
+    fn build(self, url: Option<&str>, authority: bool, errors: &mut Errors) -> Option<Tls> {
+        let https = url.is_none_or(|url| url.starts_with("https:"));
+        errors.check("url", (!https).then_some("must be https, since `tls` is given"));
+        match (self.from, self.certificate_file, self.key_file) {
+            (None, Some(certificate), Some(key)) if self.names.is_none() => Some(Tls::Files { certificate, key }),
+            (Some(TlsSource::Authority), None, None) => {
+                errors.check("tls.from", (!authority).then_some("authority needs `certificates`"));
+                let host = url.and_then(host_of);
+                let names = self.names.unwrap_or_else(|| host.into_iter().collect());
+                names.iter().for_each(|name| check_name("tls.names", name, errors));
+                errors.check("tls.names", names.is_empty().then_some("must not be empty"));
+                Some(Tls::Authority { names })
+            }
+            _ => {
+                errors.check("tls", Some("give certificate_file and key_file, or from: authority and names"));
+                None
+            }
+        }
+    }
+}
+
+/// The host of a URL, without the brackets of an IPv6 address.
+fn host_of(url: &str) -> Option<String> {
+    let uri: Uri = url.parse().ok()?;
+    Some(uri.host()?.trim_start_matches('[').trim_end_matches(']').to_owned())
+}
+
+fn check_name(field: &str, name: &str, errors: &mut Errors) {
+    let wrong = name.parse::<std::net::IpAddr>().is_err().then(|| wrong_dns_name(name)).flatten();
+    errors.check(&format!("{field}: {name:?}"), wrong.map(|_| "must be a DNS name or an IP address"));
 }
 
 impl RawCertificates {
@@ -320,9 +391,7 @@ impl RawNames {
             errors.0.push(format!("certificates.names: {account:?} is no service account; write namespace/name"));
         }
         for name in &self.names {
-            let wrong = name.parse::<std::net::IpAddr>().is_err().then(|| wrong_dns_name(name)).flatten();
-            errors
-                .check(&format!("certificates.names: {name:?}"), wrong.map(|_| "must be a DNS name or an IP address"));
+            check_name("certificates.names", name, errors);
         }
         Some((subject?, self.names))
     }
@@ -467,6 +536,47 @@ subject_tokens: {issuer: https://kubernetes.default.svc, jwks_file: /state/jwks.
             assert!(found[0].starts_with(&format!("signing_keys.{name}:")), "{bad}: {found:?}");
         }
         assert!(with("{rotates: 5}").is_err());
+    }
+
+    #[test]
+    fn certificates_are_described_strictly() {
+        let with = |text: &str| Config::parse(&format!("{GOOD}certificates: {text}\n"));
+        let plain = with("{authority_file: /a.json}").unwrap().certificates.unwrap();
+        assert_eq!((plain.ttl, plain.rotation), (3600, Rotate { period: 31_536_000, lead: 3600 }));
+        assert_eq!((plain.trust_domain.as_str(), plain.cluster_domain.as_str()), ("cluster.local", "cluster.local"));
+        assert!(Config::parse(GOOD).unwrap().certificates.is_none());
+        for (bad, name) in [
+            ("{}", "authority_file is missing"),
+            ("{authority_file: a, trust_domain: Not/One}", "trust_domain:"),
+            ("{authority_file: a, cluster_domain: 'a b'}", "cluster_domain:"),
+            ("{authority_file: a, ttl: 5}", "ttl:"),
+            ("{authority_file: a, rotate: 60}", "rotate:"),
+            ("{authority_file: a, names: [{service_account: b, names: []}]}", "names:"),
+            ("{authority_file: a, names: [{service_account: b/b, names: ['a b']}]}", "names:"),
+        ] {
+            let found = with(bad).unwrap_err().0;
+            assert!(found[0].starts_with(&format!("certificates.{name}")), "{bad}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn tls_is_from_files_or_from_the_authority() {
+        let secure = GOOD.replacen("url: http:", "url: https:", 1) + "certificates: {authority_file: /a.json}\n";
+        let with = |text: &str| Config::parse(&format!("{secure}tls: {text}\n")).map(|config| config.tls.unwrap());
+        let files = Tls::Files { certificate: "c".into(), key: "k".into() };
+        assert_eq!(with("{certificate_file: c, key_file: k}").unwrap(), files);
+        assert_eq!(with("{from: authority}").unwrap(), Tls::Authority { names: vec!["127.0.0.1".into()] });
+        assert_eq!(with("{from: authority, names: [a.b]}").unwrap(), Tls::Authority { names: vec!["a.b".into()] });
+        for bad in [
+            "{}",
+            "{certificate_file: c}",
+            "{from: authority, key_file: k}",
+            "{from: elsewhere}",
+            "{from: authority, names: []}",
+        ] {
+            assert!(with(bad).is_err(), "{bad}");
+        }
+        assert!(errors(&format!("{GOOD}tls: {{from: authority}}\n")).len() == 2, "neither https nor an authority");
     }
 
     #[test]

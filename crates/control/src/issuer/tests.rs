@@ -22,6 +22,7 @@ use super::*;
 
 mod certificates;
 mod cluster_keys;
+mod serving;
 
 const URL: &str = "http://issuer.test:8080";
 const CLUSTER: &str = "https://cluster.test";

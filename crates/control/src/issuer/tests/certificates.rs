@@ -261,7 +261,7 @@ async fn an_authority_is_known_before_it_signs_and_until_what_it_signed_has_ende
     assert!(serves(&old, &after, name, 0) && serves(&new, &after, name, 0));
     // The active one comes first, so the order has changed.
     wait_for(async || fs::read_to_string(issuer.file("bundle.pem")).unwrap() == after).await;
-    assert_eq!(issuer.metric("authorities{state=\"old\"}").await, Some(1.0));
+    wait_for(async || issuer.metric("authorities{state=\"old\"}").await == Some(1.0)).await;
 }
 
 #[tokio::test]
