@@ -211,3 +211,57 @@ fn random<const N: usize>() -> Result<[u8; N], SignError> {
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMING: Timing = Timing { period: 1000, lead: 100, life: 60 };
+
+    fn age(path: &Path, created_at: i64, not_after: i64) {
+        let stored = generate(created_at, not_after).unwrap();
+        let text = serde_json::json!({"version": 2, "keys": [stored]}).to_string();
+        runtime::secret::write(path, text.as_bytes()).unwrap();
+    }
+
+    #[test]
+    fn an_authority_that_ended_while_nobody_was_there_is_replaced_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, now) = (directory.path().join("authority.json"), runtime::clock::now());
+        age(&path, now - 5000, now - 10);
+        let authorities = Authorities::authorities(&path, TIMING).unwrap();
+        let ring = authorities.ring();
+        assert!(ring.active(now).good_until() > now && ring.published(now).count() == 1);
+    }
+
+    #[test]
+    fn one_that_will_end_soon_gets_a_successor_though_it_is_young() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, now) = (directory.path().join("authority.json"), runtime::clock::now());
+        age(&path, now - 10, now + 120);
+        let authorities = Authorities::authorities(&path, TIMING).unwrap();
+        let ring = authorities.ring();
+        assert!(ring.pending(now).is_some() && ring.active(now).created_at() == now - 10);
+        let key = KeyPair::generate().unwrap();
+        let leaf = Leaf { names: vec![], not_after: now + 3600, client: true };
+        let issued = ring.active(now).sign(&key, leaf, now).unwrap();
+        let der = CertificateDer::from_pem_slice(issued.pem.as_bytes()).unwrap();
+        let (_, certificate) = X509Certificate::from_der(&der).unwrap();
+        assert_eq!(certificate.validity().not_after.timestamp(), now + 120, "nothing outlives its authority");
+    }
+
+    #[test]
+    fn what_does_not_belong_together_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("authority.json");
+        let (one, two) = (generate(1, 1000).unwrap(), generate(1, 1000).unwrap());
+        let other_key = StoredAuthority { private_key: two.private_key.clone(), ..generate(1, 1000).unwrap() };
+        let other_name = StoredAuthority { name: two.name, ..generate(1, 1000).unwrap() };
+        let no_authority = StoredAuthority { certificate: "x".to_owned(), ..one };
+        for stored in [other_key, other_name, no_authority] {
+            let text = serde_json::json!({"version": 2, "keys": [stored]}).to_string();
+            runtime::secret::write(&path, text.as_bytes()).unwrap();
+            assert!(matches!(Authorities::authorities(&path, TIMING), Err(KeysError::Damaged { .. })));
+        }
+    }
+}

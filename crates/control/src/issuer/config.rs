@@ -9,10 +9,12 @@ use std::str::FromStr;
 
 use axum::http::Uri;
 use identity::Subject;
-use identity::certificate::SpiffeId;
 use runtime::listen::Address;
-use rustls_pki_types::DnsName;
 use serde::Deserialize;
+
+mod certificates;
+
+use certificates::{RawCertificates, RawTls};
 
 /// The life of an access token in seconds unless configured: DESIGN §3.
 const DEFAULT_TTL: i64 = 600;
@@ -22,16 +24,6 @@ const MAX_TTL: i64 = 3600;
 const DEFAULT_ROTATE: i64 = 24 * 3600;
 /// Verifiers keep key sets for a minute at most, and ask twice in this time.
 const DEFAULT_LEAD: i64 = 120;
-/// The life of a workload's certificate in seconds unless configured: DESIGN §6.
-const DEFAULT_CERTIFICATE_TTL: i64 = 3600;
-/// Renewal at half time leaves some seconds for the asking; beyond a week, short-lived is no word for it.
-const CERTIFICATE_TTL: std::ops::RangeInclusive<i64> = 10..=7 * 24 * 3600;
-/// A year.
-const DEFAULT_AUTHORITY_ROTATE: i64 = 365 * 24 * 3600;
-/// An hour: whoever reads a bundle now and then shall have met the next authority before it signs.
-const DEFAULT_AUTHORITY_LEAD: i64 = 3600;
-/// Both the trust domain of SPIFFE IDs and the cluster's DNS domain, as most clusters have them.
-const CLUSTER_DOMAIN: &str = "cluster.local";
 /// Published for a second by every issuer, kept for a second by every verifier.
 const MIN_LEAD: i64 = 2;
 /// Ten years: beyond, it is a slip.
@@ -151,42 +143,6 @@ struct Raw {
     access_tokens: Option<RawAccessTokens>,
     certificates: Option<RawCertificates>,
     admin: Option<RawAdmin>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawTls {
-    certificate_file: Option<PathBuf>,
-    key_file: Option<PathBuf>,
-    from: Option<TlsSource>,
-    names: Option<Vec<String>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum TlsSource {
-    Authority,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawCertificates {
-    authority_file: Option<PathBuf>,
-    trust_domain: Option<String>,
-    cluster_domain: Option<String>,
-    ttl: Option<i64>,
-    rotate: Option<i64>,
-    lead: Option<i64>,
-    #[serde(default)]
-    names: Vec<RawNames>,
-    trust_bundle_file: Option<PathBuf>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawNames {
-    service_account: String,
-    names: Vec<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -328,79 +284,6 @@ fn rotation(name: &str, (period, lead): (i64, i64), life: i64, errors: &mut Erro
     Rotate { period, lead }
 }
 
-impl RawTls {
-    fn build(self, url: Option<&str>, authority: bool, errors: &mut Errors) -> Option<Tls> {
-        let https = url.is_none_or(|url| url.starts_with("https:"));
-        errors.check("url", (!https).then_some("must be https, since `tls` is given"));
-        match (self.from, self.certificate_file, self.key_file) {
-            (None, Some(certificate), Some(key)) if self.names.is_none() => Some(Tls::Files { certificate, key }),
-            (Some(TlsSource::Authority), None, None) => {
-                errors.check("tls.from", (!authority).then_some("authority needs `certificates`"));
-                let host = url.and_then(host_of);
-                let names = self.names.unwrap_or_else(|| host.into_iter().collect());
-                names.iter().for_each(|name| check_name("tls.names", name, errors));
-                errors.check("tls.names", names.is_empty().then_some("must not be empty"));
-                Some(Tls::Authority { names })
-            }
-            _ => {
-                errors.check("tls", Some("give certificate_file and key_file, or from: authority and names"));
-                None
-            }
-        }
-    }
-}
-
-/// The host of a URL, without the brackets of an IPv6 address.
-fn host_of(url: &str) -> Option<String> {
-    let uri: Uri = url.parse().ok()?;
-    Some(uri.host()?.trim_start_matches('[').trim_end_matches(']').to_owned())
-}
-
-fn check_name(field: &str, name: &str, errors: &mut Errors) {
-    let wrong = name.parse::<std::net::IpAddr>().is_err().then(|| wrong_dns_name(name)).flatten();
-    errors.check(&format!("{field}: {name:?}"), wrong.map(|_| "must be a DNS name or an IP address"));
-}
-
-impl RawCertificates {
-    fn build(self, errors: &mut Errors) -> Option<Certificates> {
-        let authority_file = errors.required("certificates.authority_file", self.authority_file);
-        let trust_domain = self.trust_domain.unwrap_or_else(|| CLUSTER_DOMAIN.to_owned());
-        let anybody = Subject { namespace: "x".to_owned(), service_account: "x".to_owned() };
-        if let Err(error) = SpiffeId::new(&trust_domain, anybody) {
-            errors.0.push(format!("certificates.trust_domain: {error}"));
-        }
-        let cluster_domain = self.cluster_domain.unwrap_or_else(|| CLUSTER_DOMAIN.to_owned());
-        errors.check("certificates.cluster_domain", wrong_dns_name(&cluster_domain));
-        let ttl = self.ttl.unwrap_or(DEFAULT_CERTIFICATE_TTL);
-        let ttl_wrong = (!CERTIFICATE_TTL.contains(&ttl)).then_some("must be from 10 seconds to a week, in seconds");
-        errors.check("certificates.ttl", ttl_wrong);
-        let times = (self.rotate.unwrap_or(DEFAULT_AUTHORITY_ROTATE), self.lead.unwrap_or(DEFAULT_AUTHORITY_LEAD));
-        let rotation = rotation("certificates", times, ttl, errors);
-        let names = self.names.into_iter().filter_map(|names| names.build(errors)).collect();
-        let trust_bundle_file = self.trust_bundle_file;
-        let authority_file = authority_file?;
-        Some(Certificates { authority_file, trust_domain, cluster_domain, ttl, rotation, names, trust_bundle_file })
-    }
-}
-
-impl RawNames {
-    fn build(self, errors: &mut Errors) -> Option<(Subject, Vec<String>)> {
-        let account = &self.service_account;
-        let subject = account.split_once('/').and_then(|(namespace, name)| Subject::new(namespace, name).ok());
-        if subject.is_none() {
-            errors.0.push(format!("certificates.names: {account:?} is no service account; write namespace/name"));
-        }
-        for name in &self.names {
-            check_name("certificates.names", name, errors);
-        }
-        Some((subject?, self.names))
-    }
-}
-
-fn wrong_dns_name(name: &str) -> Option<&'static str> {
-    DnsName::try_from(name).is_err().then_some("must be a DNS name")
-}
-
 impl RawSubjectTokens {
     fn build(self, url: Option<&str>, errors: &mut Errors) -> Option<SubjectTokens> {
         let issuer = errors.required("subject_tokens.issuer", self.issuer.filter(|issuer| !issuer.is_empty()));
@@ -457,143 +340,4 @@ fn wrong_url(url: &str) -> Option<&'static str> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const GOOD: &str = "\
-url: http://127.0.0.1:8080
-listen: 127.0.0.1:8080
-keys_file: /state/signing-keys.json
-documents: {directory: /state/documents}
-subject_tokens: {issuer: https://kubernetes.default.svc, jwks_file: /state/jwks.json}
-";
-
-    fn errors(yaml: &str) -> Vec<String> {
-        Config::parse(yaml).unwrap_err().0
-    }
-
-    #[test]
-    fn a_small_configuration_has_sensible_defaults() {
-        let config = Config::parse(GOOD).unwrap();
-        assert_eq!((config.ttl, config.admin), (600, None));
-        assert_eq!(config.subject_tokens.audience, "http://127.0.0.1:8080");
-        assert_eq!(config.subject_tokens.keys, KeySource::File("/state/jwks.json".into()));
-    }
-
-    #[test]
-    fn keys_come_from_a_file_a_url_or_discovery() {
-        let with =
-            |text: &str| Config::parse(&GOOD.replace("jwks_file: /state/jwks.json", text)).unwrap().subject_tokens;
-        assert_eq!(with("jwks_url: http://c/jwks").keys, KeySource::Url("http://c/jwks".into()));
-        let discovered = KeySource::Discovery("https://kubernetes.default.svc/.well-known/openid-configuration".into());
-        assert_eq!(with("ca_file: /ca.crt").keys, discovered);
-    }
-
-    #[test]
-    fn all_errors_are_shown_at_once() {
-        let found = errors(
-            "url: http://x/\nlisten: nowhere\naccess_tokens: {ttl: 0}\nsubject_tokens: {jwks_file: a, jwks_url: b}\nadmin: {}\n",
-        );
-        for name in [
-            "url:",
-            "listen:",
-            "keys_file",
-            "documents.directory",
-            "subject_tokens.issuer",
-            "subject_tokens:",
-            "access_tokens.ttl",
-            "admin.listen",
-        ] {
-            assert!(found.iter().any(|line| line.starts_with(name)), "{name} in {found:?}");
-        }
-    }
-
-    #[test]
-    fn a_misspelt_field_is_an_error() {
-        for (right, wrong) in
-            [("issuer:", "isuer:"), ("listen:", "listens:"), ("directory:", "dir:"), ("jwks_file:", "jwks:")]
-        {
-            assert!(Config::parse(&GOOD.replace(right, wrong)).is_err(), "{wrong}");
-        }
-        let audiences = GOOD.replace("subject_tokens: {", "subject_tokens: {audiences: x, ");
-        assert!(errors(&audiences)[0].contains("audiences"));
-        assert!(Config::parse(&format!("{GOOD}{GOOD}")).is_err());
-    }
-
-    #[test]
-    fn rotation_has_its_bounds() {
-        let with = |text: &str| Config::parse(&format!("{GOOD}signing_keys: {text}\n"));
-        assert_eq!(Config::parse(GOOD).unwrap().signing_keys, Rotate { period: 86400, lead: 120 });
-        assert_eq!(with("{rotate: 30, lead: 2}").unwrap().signing_keys, Rotate { period: 30, lead: 2 });
-        for (bad, name) in [
-            ("{lead: 1}", "lead"),
-            ("{rotate: 60}", "rotate"),
-            ("{rotate: 3, lead: 2}", "rotate"),
-            ("{rotate: -1}", "rotate"),
-            ("{rotate: 9999999999999}", "rotate"),
-        ] {
-            let found = with(bad).unwrap_err().0;
-            assert!(found[0].starts_with(&format!("signing_keys.{name}:")), "{bad}: {found:?}");
-        }
-        assert!(with("{rotates: 5}").is_err());
-    }
-
-    #[test]
-    fn certificates_are_described_strictly() {
-        let with = |text: &str| Config::parse(&format!("{GOOD}certificates: {text}\n"));
-        let plain = with("{authority_file: /a.json}").unwrap().certificates.unwrap();
-        assert_eq!((plain.ttl, plain.rotation), (3600, Rotate { period: 31_536_000, lead: 3600 }));
-        assert_eq!((plain.trust_domain.as_str(), plain.cluster_domain.as_str()), ("cluster.local", "cluster.local"));
-        assert!(Config::parse(GOOD).unwrap().certificates.is_none());
-        for (bad, name) in [
-            ("{}", "authority_file is missing"),
-            ("{authority_file: a, trust_domain: Not/One}", "trust_domain:"),
-            ("{authority_file: a, cluster_domain: 'a b'}", "cluster_domain:"),
-            ("{authority_file: a, ttl: 5}", "ttl:"),
-            ("{authority_file: a, rotate: 60}", "rotate:"),
-            ("{authority_file: a, names: [{service_account: b, names: []}]}", "names:"),
-            ("{authority_file: a, names: [{service_account: b/b, names: ['a b']}]}", "names:"),
-        ] {
-            let found = with(bad).unwrap_err().0;
-            assert!(found[0].starts_with(&format!("certificates.{name}")), "{bad}: {found:?}");
-        }
-    }
-
-    #[test]
-    fn tls_is_from_files_or_from_the_authority() {
-        let secure = GOOD.replacen("url: http:", "url: https:", 1) + "certificates: {authority_file: /a.json}\n";
-        let with = |text: &str| Config::parse(&format!("{secure}tls: {text}\n")).map(|config| config.tls.unwrap());
-        let files = Tls::Files { certificate: "c".into(), key: "k".into() };
-        assert_eq!(with("{certificate_file: c, key_file: k}").unwrap(), files);
-        assert_eq!(with("{from: authority}").unwrap(), Tls::Authority { names: vec!["127.0.0.1".into()] });
-        assert_eq!(with("{from: authority, names: [a.b]}").unwrap(), Tls::Authority { names: vec!["a.b".into()] });
-        for bad in [
-            "{}",
-            "{certificate_file: c}",
-            "{from: authority, key_file: k}",
-            "{from: elsewhere}",
-            "{from: authority, names: []}",
-        ] {
-            assert!(with(bad).is_err(), "{bad}");
-        }
-        assert!(errors(&format!("{GOOD}tls: {{from: authority}}\n")).len() == 2, "neither https nor an authority");
-    }
-
-    #[test]
-    fn https_keys_need_authorities() {
-        let found = errors(&GOOD.replace("jwks_file: /state/jwks.json", "jwks_url: https://c/jwks"));
-        assert!(found[0].starts_with("subject_tokens.ca_file"), "{found:?}");
-        let found = errors(
-            &GOOD.replace("https://kubernetes.default.svc, jwks_file: /state/jwks.json", "kubernetes/serviceaccount"),
-        );
-        assert!(found[0].starts_with("subject_tokens.issuer"), "{found:?}");
-    }
-
-    #[test]
-    fn issuer_urls_are_exact() {
-        for url in ["ftp://x", "x", "http://x/", "http://x/path", "http://x?a", "http://x#a", "http://u:p@x", "''"] {
-            let found = errors(&GOOD.replacen("http://127.0.0.1:8080", url, 1));
-            assert!(found[0].starts_with("url:"), "{url}: {found:?}");
-        }
-    }
-}
+mod tests;

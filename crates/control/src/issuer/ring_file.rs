@@ -158,7 +158,10 @@ impl<E: Entry> RingFile<E> {
                 tracing::info!(file = %path.display(), "{} were made", E::WHAT);
             }
         }
-        Self::existing(path, timing, make)
+        let this = Self::existing(path, timing, make)?;
+        // What ended while no issuer ran gets a successor before anything is signed with it.
+        this.tick(runtime::clock::now());
+        Ok(this)
     }
 
     /// Opens a file that must be there.

@@ -226,7 +226,8 @@ async fn caller(exchange: &Exchange, headers: &HeaderMap) -> Result<SubjectToken
         }
         CallerError::Token(error) => {
             tracing::info!(reason = %error, "a certificate was refused");
-            let challenge = format!("Bearer error=\"invalid_token\", error_description=\"{error}\"");
+            let description = error.to_string().replace('"', "'");
+            let challenge = format!("Bearer error=\"invalid_token\", error_description=\"{description}\"");
             let plain = HeaderValue::from_static("Bearer error=\"invalid_token\"");
             unauthenticated(&error.to_string(), HeaderValue::from_str(&challenge).unwrap_or(plain))
         }

@@ -214,6 +214,7 @@ async fn only_who_shows_a_service_account_token_gets_a_certificate() {
     for token in [
         cluster.token_with("service-b", &json!({"exp": now - 60})),
         cluster.token_with("service-b", &json!({"aud": ["https://kubernetes.default.svc"]})),
+        cluster.token_with("service-b", &json!({"sub": 1})),
         cluster.token_with("service-b", &json!({"sub": "system:serviceaccount:service-a:service-a"})),
         Cluster { kid: "cluster-1", ..Cluster::new("x") }.token("service-b"),
         format!("{good}x"),
@@ -221,7 +222,9 @@ async fn only_who_shows_a_service_account_token_gets_a_certificate() {
     ] {
         let answer = sign(&issuer, &token, &body).await;
         assert_eq!(answer.status, 401, "{}", answer.body);
-        assert!(answer.head.contains("www-authenticate: bearer error=\"invalid_token\""), "{}", answer.head);
+        let challenge =
+            answer.head.lines().find(|line| line.starts_with("www-authenticate: bearer error=\"invalid_token\""));
+        assert_eq!(challenge.unwrap().matches('"').count(), 4, "{}", answer.head);
         assert!(!answer.body.contains(&token));
     }
     for authorization in ["", "Authorization: Basic eDp5\r\n", "Authorization: Bearer\r\n", &bearer(&good).repeat(2)] {
