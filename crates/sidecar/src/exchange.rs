@@ -72,6 +72,11 @@ impl Token {
         not_before.is_some_and(|time| self.issued_at < time)
     }
 
+    /// Whether it was issued in a later second than the other.
+    pub(crate) fn is_later_than(&self, other: &Token) -> bool {
+        self.issued_at > other.issued_at
+    }
+
     /// Whether it may be used for something new.
     pub(crate) fn is_usable(&self, not_before: Option<i64>) -> bool {
         self.obtained.elapsed() + MARGIN < self.life && !self.is_void(not_before)

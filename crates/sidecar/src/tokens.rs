@@ -26,6 +26,10 @@ const BACKOFF: [Duration; 4] =
 /// How long a new connection waits for a token when there is none.
 pub(crate) const WAIT: Duration = Duration::from_secs(6);
 
+/// How often something is tried again with a newer token: the first may be from before tokens were refreshed, and the
+/// second from the second in which they were.
+pub(crate) const RETRIES: usize = 3;
+
 /// What the last exchanges brought.
 #[derive(Default, Clone)]
 pub(crate) struct Last {
@@ -83,15 +87,20 @@ impl TokenSource {
         found.unwrap_or_else(|_| Err(self.last.borrow().error.clone().unwrap_or_else(slow)))
     }
 
-    /// A token other than `refused`, which the other side does not take any more. Cancel safe.
+    /// A token of a later second than `refused`, which the other side does not take any more. Cancel safe.
     pub(crate) async fn newer(&self, refused: &Arc<Token>) -> Option<Arc<Token>> {
-        let is_newer = |last: &Last| last.token.as_ref().is_some_and(|token| !Arc::ptr_eq(token, refused));
         let mut last = self.last.clone();
-        if !is_newer(&last.borrow_and_update()) {
-            self.want();
-        }
-        let found = tokio::time::timeout(WAIT, last.wait_for(is_newer)).await;
-        found.ok().and_then(Result::ok).and_then(|last| last.token.clone())
+        let wait = async {
+            loop {
+                let token = last.borrow_and_update().token.clone();
+                if let Some(token) = token.filter(|token| token.is_later_than(refused)) {
+                    return Some(token);
+                }
+                self.want();
+                last.changed().await.ok()?;
+            }
+        };
+        tokio::time::timeout(WAIT, wait).await.ok().flatten()
     }
 
     async fn wait(&self, not_before: Option<i64>) -> Result<Arc<Token>, TokenError> {

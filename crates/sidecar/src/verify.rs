@@ -21,6 +21,9 @@ use crate::link::Peer;
 /// Tokens that are remembered. A caller has one or two at a time; more callers than this pay for signatures.
 const REMEMBERED: usize = 4096;
 
+/// What the caller is told of a token that is none, or none any more; by these words the caller's sidecar knows it.
+pub(crate) const TOKEN_REFUSED: &str = "sidegate: the token was refused";
+
 /// A verified token and the roles that it carries, compiled once.
 pub(crate) struct Credential {
     /// The token.
@@ -91,11 +94,9 @@ impl Failure {
                 "The issuer's keys are not known here yet.".to_owned(),
                 "The issuer must be within reach of this service's sidecar once; then try again.",
             ),
-            Failure::Token(error) => (
-                "sidegate: the token was refused",
-                error.to_string(),
-                "Obtain a token for this service from its issuer.",
-            ),
+            Failure::Token(error) => {
+                (TOKEN_REFUSED, error.to_string(), "Obtain a token for this service from its issuer.")
+            }
         }
     }
 }

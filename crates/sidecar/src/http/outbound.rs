@@ -27,7 +27,7 @@ use crate::audit::Metrics;
 use crate::exchange::{Token, TokenError};
 use crate::link::Dialer;
 use crate::signer::Signer;
-use crate::tokens::TokenSource;
+use crate::tokens::{RETRIES, TokenSource};
 
 /// The longest body of a request, in bytes, that is kept so that the request can be sent again.
 const KEPT_BODY: u64 = 64 << 10;
@@ -162,7 +162,7 @@ impl Way {
         if is_upgrade { &self.route.http1 } else { &self.route.http2 }
     }
 
-    /// Sends a short request, and once more, or twice, if the other side takes the token no longer: where tokens are
+    /// Sends a short request, and again, a few times, if the other side takes the token no longer: where tokens are
     /// refreshed it knows so first, and one that was issued in that same second is too old, too.
     async fn send_again(&self, request: Request<Incoming>, token: Arc<Token>) -> Result<Response<Incoming>, Problem> {
         let (head, body) = request.into_parts();
@@ -171,7 +171,7 @@ impl Way {
         })?;
         let body = body.to_bytes();
         let mut token = token;
-        let mut tries_left = 2;
+        let mut tries_left = RETRIES;
         loop {
             let request = Request::from_parts(head.clone(), super::full(body.clone()));
             let request = with_token(request, &token)?;

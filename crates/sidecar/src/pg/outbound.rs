@@ -11,6 +11,7 @@ use runtime::listen::Stream;
 use runtime::secret::Secret;
 use runtime::settings::Settings;
 use tokio::sync::watch;
+use wire::error::field_of;
 use wire::startup::{CancelKey, SIDEGATE_OPTION, Startup};
 use wire::{ErrorFields, backend, frontend, renewal, sasl};
 
@@ -26,7 +27,8 @@ use crate::link::{Dialer, Link};
 use crate::login::Refusal;
 use crate::renewals::Renewals;
 use crate::signer::Signer;
-use crate::tokens::TokenSource;
+use crate::tokens::{RETRIES, TokenSource};
+use crate::verify::TOKEN_REFUSED;
 
 /// Time from the first byte to the first statement: longer than the other side's, so that its answer arrives.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(20);
@@ -190,17 +192,44 @@ async fn establish(client: &mut Link, startup: &Startup, signing: &Signing) -> R
         true => Some(source.token(settings.tokens_not_before).await.map_err(no_token)?),
         false => None,
     };
-    let dialled = signing.dialer.with_identity(source.identity()).dial().await;
-    let mut server = dialled.map_err(|error| broke_off(signing, &error))?;
-    let mut out = Vec::new();
-    server_startup(startup, token.is_some()).write(&mut out);
-    server.send(&out).await.map_err(|error| broke_off(signing, &error))?;
-    authenticate(&mut server, token.as_deref().map(Token::text), signing).await?;
+    let (mut server, token) = enter(startup, &source, token, signing).await?;
     let mut greeting = Vec::new();
     backend::authentication(&mut greeting, backend::auth::OK);
     let key = read_greeting(&mut server, &mut greeting, signing).await?;
     client.send(&greeting).await?;
     Ok(Established { server, key, shown: token.map(|token| (source, token)) })
+}
+
+/// Dials and authenticates; again, a few times, if the other side takes the token no longer: where tokens are refreshed
+/// it knows so first, and one that was issued in that same second is too old, too.
+async fn enter(
+    startup: &Startup,
+    source: &TokenSource,
+    mut token: Option<Arc<Token>>,
+    signing: &Signing,
+) -> Result<(Link, Option<Arc<Token>>), LoginError> {
+    let mut tries_left = RETRIES;
+    loop {
+        let dialled = signing.dialer.with_identity(source.identity()).dial().await;
+        let mut server = dialled.map_err(|error| broke_off(signing, &error))?;
+        let mut out = Vec::new();
+        server_startup(startup, token.is_some()).write(&mut out);
+        server.send(&out).await.map_err(|error| broke_off(signing, &error))?;
+        let refusal = match authenticate(&mut server, token.as_deref().map(Token::text), signing).await {
+            Err(LoginError::Upstream(body)) if tries_left > 0 && is_token_refused(&body) => body,
+            authenticated => return authenticated.map(|()| (server, token)),
+        };
+        let newer = match &token {
+            Some(token) => source.newer(token).await,
+            None => None,
+        };
+        token = Some(newer.ok_or(LoginError::Upstream(refusal))?);
+        tries_left -= 1;
+    }
+}
+
+fn is_token_refused(body: &[u8]) -> bool {
+    field_of(body, b'M') == Some(TOKEN_REFUSED.as_bytes())
 }
 
 fn no_token(error: TokenError) -> LoginError {
