@@ -42,8 +42,9 @@ fn the_ready_file_has_the_promised_shape() {
     let demo = Demo::start(PROGRAM);
     let ready = demo.ready();
     let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
-    let all = ["ca_file", "dir", "http", "inbound", "inbound_http", "issuer", "outbound", "postgres", "settings"];
-    assert_eq!(keys(ready), [&all[..], &["subject_tokens"]].concat());
+    let all = ["ca_file", "dir", "http", "inbound", "inbound_http", "issuer", "metrics"];
+    let rest = ["outbound", "postgres", "settings", "subject_tokens", "trust_bundle"];
+    assert_eq!(keys(ready), [&all[..], &rest].concat());
     assert!(ready["issuer"].as_str().unwrap().starts_with("http://127.0.0.1:"));
     assert_eq!(keys(&ready["inbound"]), ["postgres-a", "postgres-b"]);
     let targets: BTreeSet<&str> = ["postgres-a", "postgres-b", demo.web()].into();

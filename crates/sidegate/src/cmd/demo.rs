@@ -18,6 +18,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
 use children::{Children, Spec, Stage};
+use clocks::Clocks;
 use cluster::Cluster;
 use configuration::Parts;
 use layout::Layout;
@@ -29,8 +30,8 @@ use ready::ReadyFile;
 use web::Web;
 use world::{APPS, DATABASES};
 
-mod certificates;
 mod children;
+mod clocks;
 mod cluster;
 mod configuration;
 mod files;
@@ -66,24 +67,11 @@ pub struct DemoArgs {
     /// Write addresses and directories to this file, as JSON, when all is up; it is removed at the end.
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
-    /// How long access tokens live, from 5s to 1h: short, to watch them being renewed.
-    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = token_ttl)]
-    token_ttl: u32,
+    #[command(flatten)]
+    clocks: Clocks,
     /// Open nothing in a browser: for scripts and tests.
     #[arg(long)]
     no_open: bool,
-}
-
-/// Seconds, from a number with the unit `s`, `m` or `h`.
-fn token_ttl(text: &str) -> Result<u32, String> {
-    let (number, unit) = match text.strip_suffix(['s', 'm', 'h']) {
-        Some(number) if text.ends_with('m') => (number, 60),
-        Some(number) if text.ends_with('h') => (number, 3600),
-        Some(number) => (number, 1),
-        None => (text, 1),
-    };
-    let seconds = number.parse::<u32>().ok().and_then(|number| number.checked_mul(unit));
-    seconds.filter(|seconds| (5..=3600).contains(seconds)).ok_or_else(|| "want a time from 5s to 1h, like 20s".into())
 }
 
 /// Start all of it and wait until told to end.
@@ -100,7 +88,7 @@ async fn demo(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let ended = tokio::select! {
         biased;
         () = end.received() => Ok(ExitCode::SUCCESS),
-        error = live(&layout, &ready_file, args.token_ttl, &mut children) => Err(error),
+        error = live(&layout, &ready_file, &args.clocks, &mut children) => Err(error),
     };
     if ended.is_ok() {
         say("Ending.");
@@ -110,11 +98,11 @@ async fn demo(args: DemoArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Bring everything up, say so, and keep it; comes back only with what went wrong.
-async fn live(layout: &Layout, ready_file: &ReadyFile, token_ttl: u32, children: &mut Children) -> anyhow::Error {
-    match bring_up(layout, ready_file, token_ttl, children).await {
-        Ok(cluster) => tokio::select! {
+async fn live(layout: &Layout, ready_file: &ReadyFile, clocks: &Clocks, children: &mut Children) -> anyhow::Error {
+    match bring_up(layout, ready_file, clocks, children).await {
+        Ok((cluster, web)) => tokio::select! {
             error = children.keep_up(say) => error,
-            error = cluster.keep_fresh(&APPS) => error,
+            error = cluster.keep_fresh(|| world::sidecars(&web)) => error,
         },
         Err(error) => error,
     }
@@ -123,9 +111,9 @@ async fn live(layout: &Layout, ready_file: &ReadyFile, token_ttl: u32, children:
 async fn bring_up(
     layout: &Layout,
     ready_file: &ReadyFile,
-    token_ttl: u32,
+    clocks: &Clocks,
     children: &mut Children,
-) -> anyhow::Result<Cluster> {
+) -> anyhow::Result<(Cluster, Web)> {
     let binaries = Binaries::find()?;
     let servers =
         DATABASES.iter().map(|name| Server::new(name, &binaries, layout)).collect::<anyhow::Result<Vec<_>>>()?;
@@ -138,21 +126,20 @@ async fn bring_up(
         ));
     }
     world::write_documents_and_settings(layout, &web)?;
-    certificates::issue(layout, &world::targets(&web))?;
     let mut ports = Ports::choose(layout, &world::port_names(&web))?;
     let mut attempt = 1;
     loop {
         start_databases(&servers, children).await?;
         let cluster = Cluster::new(layout, &world::issuer_url(&ports)?)?;
-        cluster.project(&APPS)?;
-        let parts = Parts { layout, ports: &ports, servers: &servers, web: &web, token_ttl };
+        cluster.project(world::sidecars(&web))?;
+        let parts = Parts { layout, ports: &ports, servers: &servers, web: &web, clocks };
         parts.write()?;
         let Err(error) = start_services(&parts, children).await else {
             say(&ready::lines(&parts, &binaries.psql_command())?);
             if let Some(file) = ready_file.path() {
                 ready::write(file, &ready::description(&parts)?)?;
             }
-            return Ok(cluster);
+            return Ok((cluster, web));
         };
         children.stop().await;
         // With everything of ours ended, a port that cannot be had again is somebody else's: then, and only then, try anew.

@@ -53,7 +53,7 @@ impl Cluster {
     }
 
     /// One fresh token for each service's pod.
-    pub fn project(&self, services: &[&str]) -> anyhow::Result<()> {
+    pub fn project(&self, services: impl IntoIterator<Item = &'static str>) -> anyhow::Result<()> {
         for service in services {
             let file = self.layout.subject_token(service);
             files::directory(file.parent().context("a token file without a directory")?, 0o700)?;
@@ -63,10 +63,10 @@ impl Cluster {
     }
 
     /// Keep the tokens fresh for ever.
-    pub async fn keep_fresh(&self, services: &[&str]) -> anyhow::Error {
+    pub async fn keep_fresh<I: IntoIterator<Item = &'static str>>(&self, services: impl Fn() -> I) -> anyhow::Error {
         loop {
             tokio::time::sleep(RENEWAL).await;
-            if let Err(error) = self.project(services) {
+            if let Err(error) = self.project(services()) {
                 return error.context("cannot renew the service-account tokens");
             }
         }

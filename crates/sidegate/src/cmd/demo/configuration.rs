@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::certificates::{AUTHORITY, server_name};
+use super::clocks::Clocks;
 use super::cluster::{Cluster, ISSUER};
 use super::files;
 use super::layout::Layout;
@@ -17,7 +17,7 @@ pub struct Parts<'a> {
     pub ports: &'a Ports,
     pub servers: &'a [Server],
     pub web: &'a Web,
-    pub token_ttl: u32,
+    pub clocks: &'a Clocks,
 }
 
 impl Parts<'_> {
@@ -45,20 +45,36 @@ impl Parts<'_> {
              keys_file: {keys}\n\
              documents: {{directory: {documents}}}\n\
              subject_tokens: {{issuer: {ISSUER:?}, jwks_file: {jwks}}}\n\
-             access_tokens: {{ttl: {ttl}}}\n",
+             access_tokens: {{ttl: {ttl}}}\n\
+             signing_keys: {{rotate: {key_rotation}, lead: {key_lead}}}\n\
+             certificates:\n  \
+               authority_file: {authority}\n  \
+               trust_bundle_file: {bundle}\n  \
+               ttl: {certificate_ttl}\n  \
+               rotate: {authority_rotation}\n  \
+               lead: {authority_lead}\n  \
+               names:\n\
+             {names}",
             url = world::issuer_url(self.ports)?,
             listen = self.address(&world::issuer())?,
             keys = quoted(&self.layout.signing_keys()),
             documents = quoted(&self.layout.documents()),
             jwks = quoted(&Cluster::jwks_file(self.layout)),
-            ttl = self.token_ttl,
+            ttl = self.clocks.token_ttl,
+            key_rotation = self.clocks.key_rotation,
+            key_lead = self.clocks.key_lead(),
+            authority = quoted(&self.layout.authority()),
+            bundle = quoted(&self.layout.trust_bundle()),
+            certificate_ttl = self.clocks.certificate_ttl,
+            authority_rotation = self.clocks.authority_rotation,
+            authority_lead = self.clocks.authority_lead(),
+            names = world::targets(self.web).map(names).concat(),
         ))
     }
 
     /// A database's sidecar: the same PostgreSQL by its own protocol and by HTTP.
     fn database(&self, name: &str, server: &Server) -> anyhow::Result<String> {
         let upstream = quoted(Path::new(&format!("unix:{}", server.socket_file().display())));
-        let tls = self.server_tls(name);
         Ok(format!(
             "{head}\
              postgres:\n  \
@@ -67,11 +83,11 @@ impl Parts<'_> {
              inbound:\n  \
                - protocol: postgres\n    \
                  listen: {native}\n    \
-                 tls: {tls}\n    \
+                 tls: {{}}\n    \
                  upstream: {upstream}\n  \
                - protocol: query\n    \
                  listen: {http}\n    \
-                 tls: {tls}\n    \
+                 tls: {{}}\n    \
                  upstream: {upstream}\n    \
                  database: {DATABASE}\n",
             head = self.head(name)?,
@@ -88,11 +104,10 @@ impl Parts<'_> {
              inbound:\n  \
                - protocol: http\n    \
                  listen: {http}\n    \
-                 tls: {tls}\n    \
+                 tls: {{}}\n    \
                  upstream: {upstream}\n",
             head = self.head(name)?,
             http = self.address(&world::inbound_http(name))?,
-            tls = self.server_tls(name),
             upstream = self.address(&world::upstream(name))?,
         ))
     }
@@ -122,10 +137,9 @@ impl Parts<'_> {
                  listen: {listen}\n    \
                  target: {database}/{database}\n    \
                  connect: {connect}\n    \
-                 tls: {tls}\n",
+                 tls: {{}}\n",
             listen = self.address(&world::outbound(app, database))?,
             connect = self.address(&world::inbound(database))?,
-            tls = self.client_tls(database),
         ))
     }
 
@@ -133,44 +147,34 @@ impl Parts<'_> {
         Ok(format!(
             "      - target: {target}/{target}\n        \
                      connect: {connect}\n        \
-                     tls: {tls}\n",
+                     tls: {{}}\n",
             connect = self.address(&world::inbound_http(target))?,
-            tls = self.client_tls(target),
         ))
     }
 
-    /// What every sidecar has. Only one with outbound listeners has a subject token.
+    /// What every sidecar has.
     fn head(&self, name: &str) -> anyhow::Result<String> {
-        let token = match APPS.contains(&name) {
-            true => format!(", subject_token_file: {}", quoted(&self.layout.subject_token(name))),
-            false => String::new(),
-        };
         Ok(format!(
             "service: {name}/{name}\n\
-             issuer: {{url: {url:?}{token}}}\n\
+             issuer: {{url: {url:?}, subject_token_file: {token}}}\n\
+             certificates: {{from: issuer}}\n\
              settings: {{directory: {settings}}}\n\
              admin: {{listen: {admin}}}\n",
             url = world::issuer_url(self.ports)?,
+            token = quoted(&self.layout.subject_token(name)),
             settings = quoted(&self.layout.settings(name)),
             admin = self.address(&world::admin(name))?,
         ))
     }
 
-    fn client_tls(&self, target: &str) -> String {
-        format!("{{ca_file: {}, server_name: {}}}", quoted(&self.layout.tls(AUTHORITY)), server_name(target))
-    }
-
-    fn server_tls(&self, name: &str) -> String {
-        format!(
-            "{{certificate_file: {}, key_file: {}}}",
-            quoted(&self.layout.tls(&format!("{name}.crt"))),
-            quoted(&self.layout.tls(&format!("{name}.key")))
-        )
-    }
-
     fn address(&self, port: &str) -> anyhow::Result<String> {
         Ok(format!("127.0.0.1:{}", self.ports.get(port)?))
     }
+}
+
+/// What clients without a sidecar call a service here: they know an address and no name.
+fn names(service: &str) -> String {
+    format!("    - {{service_account: {service}/{service}, names: [127.0.0.1, localhost]}}\n")
 }
 
 /// A path as YAML text: JSON's quoting is YAML's, too.

@@ -41,14 +41,9 @@ impl Layout {
         let dir = dir.to_str().context("the path of the state directory is not UTF-8; choose another with --dir")?;
         let layout = Self { dir: PathBuf::from(dir) };
         layout.let_others_pass()?;
-        for (name, mode) in [
-            ("config", 0o755),
-            ("documents", 0o755),
-            ("logs", 0o700),
-            ("cluster", 0o700),
-            ("issuer", 0o700),
-            ("tls", 0o700),
-        ] {
+        for (name, mode) in
+            [("config", 0o755), ("documents", 0o755), ("logs", 0o700), ("cluster", 0o700), ("issuer", 0o700)]
+        {
             files::directory(&layout.dir.join(name), mode)?;
         }
         Ok(layout)
@@ -105,8 +100,13 @@ impl Layout {
         self.dir.join("cluster").join(file)
     }
 
-    pub fn tls(&self, file: &str) -> PathBuf {
-        self.dir.join("tls").join(file)
+    pub fn authority(&self) -> PathBuf {
+        self.dir.join("issuer").join("authority.json")
+    }
+
+    /// The authorities that vouch for the sidecars' certificates, for clients without a sidecar.
+    pub fn trust_bundle(&self) -> PathBuf {
+        self.dir.join("trust-bundle.pem")
     }
 
     /// Where a service that is no PostgreSQL keeps its data.

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::certificates::AUTHORITY;
 use super::configuration::Parts;
 use super::files;
 use super::ports::Ports;
@@ -22,15 +21,28 @@ pub fn description(parts: &Parts) -> anyhow::Result<Value> {
     Ok(json!({
         "issuer": world::issuer_url(ports)?,
         "dir": path(layout.dir()),
-        "ca_file": path(&layout.tls(AUTHORITY)),
+        "ca_file": path(&layout.trust_bundle()),
+        "trust_bundle": path(&layout.trust_bundle()),
         "outbound": object(APPS, native)?,
         "inbound": object(DATABASES, |database| Ok(url(ports.get(&world::inbound(database))?).into()))?,
         "http": object(APPS, http)?,
         "inbound_http": object(world::targets(web), |target| Ok(inbound_http_url(ports, target)?.into()))?,
+        "metrics": metrics(parts)?,
         "postgres": postgres,
         "settings": object(world::sidecars(web), |service| Ok(path(&layout.settings(service))))?,
-        "subject_tokens": object(APPS, |app| Ok(path(&layout.subject_token(app))))?,
+        "subject_tokens": object(world::sidecars(web), |name| Ok(path(&layout.subject_token(name))))?,
     }))
+}
+
+/// Where each process of ours shows its metrics.
+fn metrics(parts: &Parts) -> anyhow::Result<Value> {
+    let processes = world::sidecars(parts.web).map(|name| (name, world::admin(name)));
+    let processes = processes.chain([("issuer", world::issuer())]);
+    let url = |port: String| anyhow::Ok(format!("http://127.0.0.1:{}/metrics", parts.ports.get(&port)?));
+    processes
+        .map(|(name, port)| Ok((name.to_owned(), url(port)?.into())))
+        .collect::<anyhow::Result<_>>()
+        .map(Value::Object)
 }
 
 /// Put the ready file in its place, whole.
@@ -170,7 +182,7 @@ pub fn lines(parts: &Parts, psql: &str) -> anyhow::Result<String> {
         let label = format!("HTTP at {target}");
         writeln!(text, "  {label:<25} {}", inbound_http_url(ports, target)?)?;
     }
-    writeln!(text, "  its authority             {}", layout.tls(AUTHORITY).display())?;
+    writeln!(text, "  its authorities           {}", layout.trust_bundle().display())?;
     writeln!(text, "  service-a's own proof     {}", layout.subject_token("service-a").display())?;
     for service in world::sidecars(web) {
         let label = format!("metrics of {service}");
