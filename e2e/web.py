@@ -158,14 +158,14 @@ class Echo:
         with open(os.path.join(READY["dir"], "documents", "echo.yaml"), "w") as file:
             file.write(ECHO_DOCUMENTS)
         inbound, outbound = free_port(), free_port()
-        tls = os.path.dirname(READY["ca_file"])
         self.inbound = self.start("echo-in", {
             "service": "echo/echo",
-            "issuer": {"url": READY["issuer"]},
+            "issuer": {"url": READY["issuer"], "subject_token_file": READY["subject_tokens"]["prometheus"]},
+            "certificates": {"from": "issuer"},
             "inbound": [{
                 "protocol": "http",
                 "listen": f"127.0.0.1:{inbound}",
-                "tls": {"certificate_file": f"{tls}/prometheus.crt", "key_file": f"{tls}/prometheus.key"},
+                "tls": {},
                 "upstream": f"127.0.0.1:{upstream.serve()}",
             }],
         })
