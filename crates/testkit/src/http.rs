@@ -20,8 +20,13 @@ pub struct Http {
 impl Http {
     /// Connects to where a URL points; an `https` one needs the demo's `ca_file`.
     pub fn connect(url: &str, ca_file: &Path) -> Http {
+        Http::connect_as(url, ca_file, None)
+    }
+
+    /// The same, showing a certificate.
+    pub fn connect_as(url: &str, ca_file: &Path, shown: Option<&tls::ClientCertificate>) -> Http {
         match url.strip_prefix("https://") {
-            Some(rest) => Http::new(Box::new(tls::connect(rest, ca_file, &[]))),
+            Some(rest) => Http::new(Box::new(tls::connect(rest, ca_file, &[], shown))),
             None => Http::new(Box::new(tls::tcp(url.strip_prefix("http://").unwrap_or(url)))),
         }
     }

@@ -134,15 +134,36 @@ impl Demo {
 
     /// An access token of `app` for a service, in exchange for its service-account token.
     pub fn access_token(&self, app: &str, service: &str) -> String {
+        self.exchange(app, service, "")
+    }
+
+    /// The same, bound to the certificate of this thumbprint (`x5t#S256`).
+    pub fn bound_token(&self, app: &str, service: &str, thumbprint: &str) -> String {
+        self.exchange(app, service, &format!("&req_cnf=%7B%22x5t%23S256%22%3A%22{thumbprint}%22%7D"))
+    }
+
+    fn exchange(&self, app: &str, service: &str, more: &str) -> String {
         let form = format!(
             "grant_type=urn:ietf:params:oauth:grant-type:token-exchange&subject_token={}\
-             &subject_token_type=urn:ietf:params:oauth:token-type:jwt&audience={service}/{service}",
+             &subject_token_type=urn:ietf:params:oauth:token-type:jwt&audience={service}/{service}{more}",
             self.subject_token(app).trim()
         );
         let headers = [("Content-Type", "application/x-www-form-urlencoded")];
         let answer = self.ask("POST", self.text("/issuer"), "/token", &headers, form.as_bytes());
         let json = answer.json();
         json.get("access_token").and_then(Value::as_str).unwrap_or_else(|| panic!("{answer:?}")).to_owned()
+    }
+
+    /// A certificate for `app`, as its sidecar has one: the issuer signs a fresh key for whoever shows the pod's token.
+    pub fn certificate(&self, app: &str) -> tls::ClientCertificate {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let request = rcgen::CertificateParams::default().serialize_request(&key).expect("a request");
+        let proof = format!("Bearer {}", self.subject_token(app).trim());
+        let headers = [("Authorization", proof.as_str()), ("Content-Type", "application/pkcs10")];
+        let answer = self.ask("POST", self.text("/issuer"), "/certificates", &headers, request.der());
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let certificate = String::from_utf8(answer.body).expect("PEM");
+        tls::ClientCertificate { certificate, key: key.serialize_pem() }
     }
 
     /// The directory of PostgreSQL's own socket, where nobody checks anything.

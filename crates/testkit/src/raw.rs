@@ -61,7 +61,12 @@ impl Raw {
 
     /// The same with direct TLS, trusting `ca_file`.
     pub fn tls(url: &str, ca_file: &Path) -> Raw {
-        Raw { socket: Box::new(tls::connect(address(url), ca_file, &[b"postgresql"])) }
+        Raw::tls_as(url, ca_file, b"postgresql", None)
+    }
+
+    /// The same, as one who speaks `alpn` and shows a certificate.
+    pub fn tls_as(url: &str, ca_file: &Path, alpn: &[u8], shown: Option<&tls::ClientCertificate>) -> Raw {
+        Raw { socket: Box::new(tls::connect(address(url), ca_file, &[alpn], shown)) }
     }
 
     /// Connects to a PostgreSQL server's Unix socket.
