@@ -232,15 +232,16 @@ def serving(scratch, name, config, port):
 
 
 def sidecar(port):
-    server, tls = READY["postgres"]["postgres-b"], os.path.join(READY["dir"], "tls", "postgres-b")
+    server, proof = READY["postgres"]["postgres-b"], READY["subject_tokens"]["postgres-b"]
     return f"""
 service: postgres-b/postgres-b
-issuer: {{url: "{ISSUER}"}}
+issuer: {{url: "{ISSUER}", subject_token_file: "{proof}"}}
+certificates: {{from: issuer}}
 postgres: {{users: {{reader: app_reader}}}}
 inbound:
   - protocol: postgres
     listen: 127.0.0.1:{port}
-    tls: {{certificate_file: "{tls}.crt", key_file: "{tls}.key"}}
+    tls: {{}}
     upstream: "unix:{server["socket_dir"]}/.s.PGSQL.{server["port"]}"
     authentication: oauthbearer
 """

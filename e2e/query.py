@@ -209,7 +209,10 @@ def a_batch_does_not_outlive_its_rights():
     slow = {"query": "select count(*) from generate_series(1, 2500000)"}
     batch = [slow] * 12 + [{"query": "insert into log (msg) values ('outlived')"}]
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        running = pool.submit(ask, f"{WRITER}/query", "POST", {}, json.dumps(batch))
+        # To the database's own sidecar: that of the service would try again with a newer token.
+        direct = READY["inbound_http"]["postgres-a"] + "/query"
+        bearer = {"Authorization": "Bearer " + access_token("service-a", "postgres-a")}
+        running = pool.submit(ask, direct, "POST", bearer, json.dumps(batch))
         assert within(10, lambda: at_work("postgres-a") == 1), "it does not start"
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 1))
         set_live("postgres-a", "TOKENS_NOT_BEFORE", now)
