@@ -23,8 +23,8 @@ pub(crate) struct Renewals {
     results: watch::Receiver<Last>,
     settings: watch::Receiver<Arc<Settings>>,
     shown: Arc<Token>,
-    /// Since when a token must have been issued, in seconds since the epoch: the other side's word.
-    wanted: Option<i64>,
+    /// The other side waits for a token. What it says of times is not gone by: it judges what it is shown.
+    is_urgent: bool,
     /// This session's place among all, from 0 to 1.
     place: f64,
     withdrawn: bool,
@@ -47,12 +47,13 @@ impl Renewals {
         let results = source.results();
         // Each of these hashers is seeded anew.
         let place = RandomState::new().build_hasher().finish() as f64 / u64::MAX as f64;
-        Renewals { source, results, settings, shown, wanted: None, place, withdrawn: false }
+        Renewals { source, results, settings, shown, is_urgent: false, place, withdrawn: false }
     }
 
-    /// Tokens issued before this time, in seconds since the epoch, are void: the other side says so.
-    pub(crate) fn want(&mut self, not_before: i64) {
-        self.wanted = self.wanted.max(Some(not_before));
+    /// The other side asks for a fresh token.
+    pub(crate) fn want(&mut self) {
+        self.is_urgent = true;
+        self.source.want();
     }
 
     /// Waits for what is to be shown next; `None`: that nothing is granted any more. Cancel safe.
@@ -63,6 +64,7 @@ impl Renewals {
             let due = match self.step(&last, &settings) {
                 Step::Show(token) => {
                     self.shown = token.clone();
+                    self.is_urgent = false;
                     return Some(token);
                 }
                 Step::SayWithdrawn => return None,
@@ -82,13 +84,17 @@ impl Renewals {
         if !settings.sign {
             return Step::Wait(None);
         }
-        let not_before = self.wanted.max(settings.tokens_not_before);
+        let not_before = settings.tokens_not_before;
         let is_void = self.shown.is_void(not_before);
         match &last.token {
             Some(token) if !Arc::ptr_eq(token, &self.shown) && token.is_usable(not_before) => {
                 self.withdrawn = false;
                 let due = token.obtained() + token.life().mul_f64(SPREAD * self.place);
-                if is_void || due <= Instant::now() { Step::Show(token.clone()) } else { Step::Wait(Some(due)) }
+                if is_void || self.is_urgent || due <= Instant::now() {
+                    Step::Show(token.clone())
+                } else {
+                    Step::Wait(Some(due))
+                }
             }
             None if !self.withdrawn && last.error.as_ref().is_some_and(TokenError::is_final) => {
                 self.withdrawn = true;

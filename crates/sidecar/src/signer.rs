@@ -13,7 +13,11 @@ use crate::exchange::{Exchange, TokenError};
 use crate::tokens::{TokenSource, WAIT};
 
 /// Ahead of a certificate's end a new one is used even without a token bound to it: one that has ended opens no link.
-const MARGIN: Duration = Duration::from_secs(30);
+/// In seconds.
+const MARGIN: i64 = 30;
+
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Signs for one target. Clones share it.
 #[derive(Clone)]
@@ -58,10 +62,11 @@ async fn follow(
         let newest = identities.borrow_and_update().clone();
         if let Some(identity) = newest {
             let source = Arc::new(TokenSource::start(exchange.clone(), Some(identity)));
-            let left = sender.borrow().as_ref().map_or(Duration::ZERO, |current| time_left(current));
+            let current = sender.borrow().clone();
             tokio::select! {
                 () = source.first() => {}
-                () = tokio::time::sleep(left) => {}
+                () = until_its_end(current.as_deref()) => {}
+                changed = identities.changed() => if changed.is_err() { return } else { continue },
                 () = sender.closed() => return,
             }
             sender.send_replace(Some(source));
@@ -73,8 +78,12 @@ async fn follow(
     }
 }
 
-/// How long links may still be made with a source's certificate.
-fn time_left(source: &TokenSource) -> Duration {
-    let left = source.identity().map_or(0, |identity| identity.not_after.saturating_sub(runtime::clock::now()));
-    Duration::from_secs(u64::try_from(left).unwrap_or(0)).saturating_sub(MARGIN)
+/// Waits until links cannot be made with a source's certificate any more.
+async fn until_its_end(current: Option<&TokenSource>) {
+    // By the clock, which may be set meanwhile.
+    while let Some(identity) = current.and_then(TokenSource::identity)
+        && identity.not_after.saturating_sub(runtime::clock::now()) > MARGIN
+    {
+        tokio::time::sleep(LOOK).await;
+    }
 }

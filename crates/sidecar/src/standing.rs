@@ -22,11 +22,13 @@ pub(crate) struct Standing {
     grace: i64,
     /// It is here only because nothing was enforced.
     tolerated: bool,
+    /// What it goes by was taken back, and nothing better has come.
+    withdrawn: bool,
 }
 
 impl Standing {
     pub(crate) fn new(credential: Option<Arc<Credential>>, tolerated: bool) -> Standing {
-        let mut standing = Standing { credential: None, expires_at: None, grace: 0, tolerated };
+        let mut standing = Standing { credential: None, expires_at: None, grace: 0, tolerated, withdrawn: false };
         if let Some(credential) = credential {
             standing.renew(credential);
         }
@@ -60,6 +62,12 @@ impl Standing {
     pub(crate) fn renew(&mut self, credential: Arc<Credential>) {
         self.expires_at = Some(self.end_of_life(&credential.token));
         self.credential = Some(credential);
+        self.withdrawn = false;
+    }
+
+    /// Its rights were taken back. A fresh token can bring them again.
+    pub(crate) fn withdraw(&mut self) {
+        self.withdrawn = true;
     }
 
     /// It has done what it could only do because nothing was enforced.
@@ -73,17 +81,22 @@ impl Standing {
             return None;
         }
         let ended = |message: &str, hint: &str| Some(ErrorFields::fatal("57P01", message).hint(hint));
-        if self.credential.is_none() || self.tolerated {
+        if self.credential.is_none() || self.tolerated || self.withdrawn {
             let message = "sidegate: verification is enforced now, and would have refused this session";
             return ended(message, "Show a token.");
         }
         if self.revoked(settings).is_some() {
             return ended("sidegate: the session's token was revoked", "Reconnect with a newer token.");
         }
-        if self.expires_at.is_some_and(|time| time <= runtime::clock::now()) {
+        if self.has_expired() {
             return ended("sidegate: the session's token has expired", "Reconnect.");
         }
         None
+    }
+
+    /// Whether its time is over, whatever the settings.
+    pub(crate) fn has_expired(&self) -> bool {
+        self.expires_at.is_some_and(|time| time <= runtime::clock::now())
     }
 
     /// When its token is void because a newer one is asked for: since when one must have been issued, in seconds since

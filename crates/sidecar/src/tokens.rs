@@ -18,6 +18,10 @@ const RENEW_AT: f64 = 0.075;
 /// Shortest time between two exchanges that succeed.
 const RENEW_MIN: Duration = Duration::from_secs(1);
 
+/// After so many exchanges in a row that were asked for, they are further apart: what is asked for does not help.
+const ASKED_MAX: u32 = 30;
+const RENEW_WHEN_ASKED: Duration = Duration::from_secs(10);
+
 /// Waiting times between tries that fail, the last one for ever: recovery is to be quick, and one request every few
 /// seconds is no load.
 const BACKOFF: [Duration; 4] =
@@ -96,6 +100,9 @@ impl TokenSource {
                 if let Some(token) = token.filter(|token| token.is_later_than(refused)) {
                     return Some(token);
                 }
+                if last.borrow().error.as_ref().is_some_and(TokenError::is_final) {
+                    return None;
+                }
                 self.want();
                 last.changed().await.ok()?;
             }
@@ -136,6 +143,7 @@ async fn renew_for_ever(
 ) {
     let certificate = identity.map(|identity| identity.thumbprint);
     let mut failures = 0usize;
+    let mut asked = 0u32;
     while !sender.is_closed() {
         let result = exchange.run(certificate).await;
         let pause = match &result {
@@ -150,7 +158,11 @@ async fn renew_for_ever(
         failures = if result.is_ok() { 0 } else { failures + 1 };
         sender.send_modify(|last| last.note(result));
         // Impatient clients must not turn one try after another into a flood.
-        let least = if failures == 0 { RENEW_MIN } else { pause };
+        let least = match failures {
+            0 if asked > ASKED_MAX => RENEW_WHEN_ASKED.min(pause),
+            0 => RENEW_MIN,
+            _ => pause,
+        };
         tokio::time::sleep(least).await;
         if failures == 0 {
             let woken = async {
@@ -159,7 +171,8 @@ async fn renew_for_ever(
                     () = sender.closed() => {}
                 }
             };
-            let _ = tokio::time::timeout(pause.saturating_sub(least), woken).await;
+            let was_asked = tokio::time::timeout(pause.saturating_sub(least), woken).await.is_ok();
+            asked = if was_asked { asked.saturating_add(1) } else { 0 };
         }
     }
 }

@@ -114,6 +114,12 @@ fn what_is_narrowed_bites_at_once_when_tokens_are_refreshed() {
     prepare(&mut raw, "w", "insert into items (order_id, sku) select 1, 'x' where false");
     prepare(&mut raw, "r", "select count(*) from orders");
     assert!(outlines(&run_prepared(&mut raw, "w")).ends_with("CINSERT 0 0 ZI"));
+    // A name of the protocol's that SQL has put something else under.
+    prepare(&mut raw, "swapped", "select 1");
+    assert_eq!(
+        last(&raw.query("deallocate swapped; prepare swapped as insert into items (order_id) values (1)")),
+        "ZI"
+    );
     assert_eq!(
         last(&raw.query("prepare p as select 1 from items; begin; declare c cursor for select 1 from items")),
         "ZT"
@@ -131,6 +137,7 @@ fn what_is_narrowed_bites_at_once_when_tokens_are_refreshed() {
     assert_eq!(outlines(&seen), "E42501 ZI");
     assert!(seen[0].field(b'M').contains("orders-writer may not insert"), "{seen:?}");
     assert_eq!(outlines(&raw.query("execute p")), "E42501 ZI");
+    assert_eq!(outlines(&run_prepared(&mut raw, "swapped")), "E42501 ZI");
     // What is still granted goes on in the same session, prepared earlier or not.
     assert!(outlines(&run_prepared(&mut raw, "r")).ends_with("CSELECT 1 ZI"));
     assert_eq!(outlines(&raw.query("select 1 from items")), "E42501 ZI");
@@ -161,6 +168,35 @@ fn what_is_taken_away_ends_the_session() {
     let (_, seen) = until_refused(Duration::from_secs(3), || refreshed.query("select 1 from orders limit 1"));
     assert_eq!(outlines(&seen), "E57P01");
     drop(other);
+}
+
+#[test]
+fn a_revoked_client_that_does_not_end_its_run_does_nothing_more() {
+    let demo = Demo::start(env!("CARGO_BIN_EXE_sidegate"));
+    let token = demo.access_token("service-a", "postgres-a");
+    let mut plain = Raw::tls(demo.inbound("postgres-a"), demo.ca_file());
+    assert_eq!(last(&plain.log_in("writer", "shop", Some(&token))), "ZI");
+    let text = |text: &str| {
+        let mut out = Vec::new();
+        frontend::parse(&mut out, b"", text);
+        put(&mut out, b'B', |body| body.extend_from_slice(&[0; 8]));
+        put(&mut out, b'E', |body| body.extend_from_slice(&[0; 5]));
+        out
+    };
+    // No Sync: the server owes an answer that nobody asks for.
+    plain.send(&text("select 1"));
+    std::thread::sleep(Duration::from_millis(300));
+    demo.set("postgres-a", "TOKENS_NOT_BEFORE", "2030-01-01T00:00:00Z");
+    std::thread::sleep(Duration::from_millis(1000));
+    let mut more = text("insert into log (msg) values ('revoked')");
+    put(&mut more, b'S', |_| {});
+    plain.send(&more);
+    let seen = plain.read_to_end();
+    assert_eq!(last(&seen), "E57P01", "{seen:?}");
+    demo.set("postgres-a", "TOKENS_NOT_BEFORE", "");
+    let mut other = Raw::tcp(demo.outbound("service-a", "postgres-a"));
+    assert_eq!(last(&other.log_in("writer", "shop", None)), "ZI");
+    assert_eq!(outlines(&other.query("select 1 from log where msg = 'revoked'")), "T CSELECT 0 ZI");
 }
 
 #[test]

@@ -494,7 +494,9 @@ fn parameter_status(body: &[u8]) -> Result<ServerAction, WireError> {
     })
 }
 
-fn significant(name: &[u8]) -> &[u8] {
+/// What of a statement's or portal's name PostgreSQL looks at.
+#[must_use]
+pub fn significant(name: &[u8]) -> &[u8] {
     name.get(..NAME_SIGNIFICANT).unwrap_or(name)
 }
 

@@ -32,6 +32,9 @@ use crate::tokens::{RETRIES, TokenSource};
 /// The longest body of a request, in bytes, that is kept so that the request can be sent again.
 const KEPT_BODY: u64 = 64 << 10;
 
+/// Time for such a body to arrive.
+const BODY_WAIT: Duration = Duration::from_secs(30);
+
 /// What every request of a listener shares.
 pub(crate) struct Signing {
     pub(crate) leads: Leads,
@@ -166,9 +169,10 @@ impl Way {
     /// refreshed it knows so first, and one that was issued in that same second is too old, too.
     async fn send_again(&self, request: Request<Incoming>, token: Arc<Token>) -> Result<Response<Incoming>, Problem> {
         let (head, body) = request.into_parts();
-        let body = body.collect().await.map_err(|error| {
-            Problem::new(Kind::BadRequest, "sidegate: the request broke off").detail(error.to_string())
-        })?;
+        let broke_off = |why: String| Problem::new(Kind::BadRequest, "sidegate: the request broke off").detail(why);
+        let body = tokio::time::timeout(BODY_WAIT, body.collect()).await;
+        let body = body.map_err(|_| broke_off(format!("Its body did not come in {} s.", BODY_WAIT.as_secs())))?;
+        let body = body.map_err(|error| broke_off(error.to_string()))?;
         let body = body.to_bytes();
         let mut token = token;
         let mut tries_left = RETRIES;

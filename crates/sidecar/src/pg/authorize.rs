@@ -94,9 +94,11 @@ impl Gate {
             ClientMessage::Bind { portal, statement, .. } if self.decides_again() || !portal.is_empty() => {
                 let earlier = session.statement(statement);
                 self.named.bound(portal, &earlier);
-                if self.decides_again() { self.again(&earlier) } else { pass(None, Why::NoDecision) }
+                if self.decides_again() { self.again(statement, &earlier) } else { pass(None, Why::NoDecision) }
             }
-            ClientMessage::Execute { portal, .. } if self.decides_again() => self.again(&session.portal(portal)),
+            ClientMessage::Execute { portal, .. } if self.decides_again() => {
+                self.again(portal, &session.portal(portal))
+            }
             _ => pass(None, Why::NoDecision),
         }
     }
@@ -188,17 +190,15 @@ impl Gate {
         self.deny_or_observe(mode, None, id, |id| deny(reason, id, fields))
     }
 
-    /// Decides anew what was prepared or bound while nothing was enforced.
-    fn again(&mut self, earlier: &[&Handle]) -> Ruling {
-        if self.mode() != Verify::Enforce {
-            return pass(None, Why::NotEnforced);
-        }
+    /// Decides anew what was prepared or bound when the rights were others.
+    fn again(&mut self, name: &[u8], earlier: &[&Handle]) -> Ruling {
         let Some(role) = self.role.clone() else {
             return self.unverified();
         };
         let started = Instant::now();
         let mut permit = None;
-        for analysis in earlier {
+        let known = if self.named.may_be_sqls(name) { &[] } else { earlier };
+        for analysis in known {
             let verdict = match &analysis.facts {
                 Ok(facts) => policy::decide(&role, facts),
                 Err(reason) => Verdict::Deny(reason.denial(&role)),
@@ -251,6 +251,7 @@ impl Gate {
             return denied(id);
         }
         self.lax.get_or_insert_default().note(analysis);
+        self.named.passed(analysis);
         Ruling::Pass(Passage { handle: analysis.cloned(), decision: Some(id), _why: Why::NotEnforced })
     }
 

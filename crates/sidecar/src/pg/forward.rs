@@ -43,12 +43,14 @@ pub(super) enum Stop {
     UnsafeSetting(&'static str),
     /// The session was to end, and is between statements.
     Ended,
+    /// The client wants something that needs rights, and the session's are to be renewed first. Said once.
+    Held,
     /// A long text is to be analysed; then go on.
     Analyze(Vec<u8>),
     /// The caller's sidecar brought a fresh token, or the word that there is none any more.
     Token(Option<Secret>),
-    /// The database's sidecar wants a token that was not issued before this time, in seconds since the epoch.
-    TokenWanted(i64),
+    /// The database's sidecar wants a fresh token.
+    TokenWanted,
 }
 
 /// One direction's bytes: `ready` of `buffer` may be written; then `insert`; then `discard` bytes are dropped; the rest
@@ -94,18 +96,21 @@ impl Lane {
         self.insert.extend_from_slice(between);
     }
 
-    /// Takes the first whole message of type `tag` out of what is yet to be looked at, and gives its body: for a lane
-    /// whose next message must wait for it. `None`: it is not here, or not whole.
+    /// Takes the first whole message of type `tag`, whose body has at most `limit` bytes, out of what is yet to be looked
+    /// at, and gives its body: for a lane whose next message must wait for it. `None`: it is not here, or not whole.
     ///
     /// # Errors
-    /// A length on the way to it that cannot be.
-    pub(super) fn take_ahead(&mut self, tag: u8) -> Result<Option<BytesMut>, WireError> {
+    /// A length that cannot be, on the way to it or its own.
+    pub(super) fn take_ahead(&mut self, tag: u8, limit: usize) -> Result<Option<BytesMut>, WireError> {
         let mut at = self.ready;
         while let Some(header) = self.buffer.get(at..).map(Header::read).transpose()?.flatten() {
             let end = at.saturating_add(header.total());
             if header.tag != tag {
                 at = end;
                 continue;
+            }
+            if header.body > limit {
+                return Err(WireError::TooLong { tag, body: header.body });
             }
             if self.buffer.len() < end {
                 return Ok(None);
@@ -116,6 +121,11 @@ impl Lane {
             return Ok(Some(message.split_off(HEADER_LEN)));
         }
         Ok(None)
+    }
+
+    /// Whether something behind what is to be written waits for that: what is put in, or what is dropped.
+    fn is_unfinished(&self) -> bool {
+        !self.insert.is_empty() || self.discard > 0 && self.ready > 0
     }
 
     /// Bytes that are here and not written.
@@ -205,6 +215,9 @@ pub(super) trait Inspect {
     /// Whether the session is to end wherever the client is, as the server waits for it.
     fn is_overdue(&self) -> bool;
 
+    /// Whether it is to end even if the client does not take what is still meant for it.
+    fn is_cut(&self) -> bool;
+
     /// Whether the server has said why it closes.
     fn was_told(&self) -> bool;
 }
@@ -244,7 +257,7 @@ impl Pump {
             return Poll::Ready(stop);
         }
         let is_over = inspect.is_over() && self.to_server.is_clear() || inspect.is_overdue();
-        if is_over && self.to_client.is_clear() {
+        if is_over && (self.to_client.is_clear() || inspect.is_cut()) {
             return Poll::Ready(Stop::Ended);
         }
         Poll::Pending
@@ -256,7 +269,7 @@ impl Pump {
                 Ok(reads_on) => reads_on,
                 Err(stop) => return Poll::Ready(stop),
             };
-            let replaced = !self.to_server.insert.is_empty();
+            let unfinished = self.to_server.is_unfinished();
             if self.server_is_deaf {
                 return Poll::Pending;
             }
@@ -265,7 +278,7 @@ impl Pump {
                 self.server_is_deaf = true;
                 return Poll::Pending;
             }
-            if replaced {
+            if unfinished {
                 continue;
             }
             let read = if reads_on { self.to_server.poll_read(cx, &mut self.client) } else { Poll::Pending };
@@ -286,11 +299,11 @@ impl Pump {
             if let Err(stop) = inspect.server(&mut self.to_client) {
                 return Poll::Ready(stop);
             }
-            let replaced = !self.to_client.insert.is_empty();
+            let unfinished = self.to_client.is_unfinished();
             if ready!(self.to_client.poll_write(cx, &mut self.client)).is_err() {
                 return Poll::Ready(Stop::ClientLeft);
             }
-            if replaced {
+            if unfinished {
                 continue;
             }
             match self.to_client.poll_read(cx, &mut self.server) {

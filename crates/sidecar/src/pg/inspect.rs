@@ -6,15 +6,15 @@ use runtime::secret::Secret;
 use wire::error::field_of;
 use wire::frame::{HEADER_LEN, Header};
 use wire::session::{ClientMessage, HELD_LIMIT, ServerAction, Session, read_client};
-use wire::{WireError, backend, renewal};
+use wire::{backend, renewal};
 
 use super::authorize::{Gate, Handle, Passage, Ruling};
 use super::forward::{Inspect, Lane, Stop};
 use crate::analysis::TEXT_LIMIT;
 
-/// Bytes that a session whose rights are being renewed takes from its client without deciding on them: one text of the
-/// greatest length, with the fresh token behind it.
-const WAITING_LIMIT: usize = TEXT_LIMIT + (64 << 10);
+/// Bytes that a session whose rights are being renewed takes from its client without deciding on them: the fresh token
+/// may be behind what was under way when it was sent, a text of the greatest length or what fills the link's buffers.
+const WAITING_LIMIT: usize = 4 * TEXT_LIMIT;
 
 /// A session's state and its rights.
 pub(super) struct Watched {
@@ -24,6 +24,12 @@ pub(super) struct Watched {
     pub(super) renews: bool,
     /// The session's token is void: nothing is decided before a fresh one has come.
     pub(super) waiting: bool,
+    /// The client was told to wait, so to speak: its message is held.
+    holds: bool,
+    /// Its rights are gone: it ends, and nothing that needs them begins any more.
+    pub(super) barred: bool,
+    /// What the client does not take is not waited for.
+    pub(super) cut: bool,
     /// What to ask of the other sidecar as soon as it fits in between two messages.
     wanted: Option<i64>,
     /// The session is to end as soon as it is between statements.
@@ -40,6 +46,9 @@ impl Watched {
             gate,
             renews,
             waiting: false,
+            holds: false,
+            barred: false,
+            cut: false,
             wanted: None,
             ending: false,
             overdue: false,
@@ -53,9 +62,29 @@ impl Watched {
         self.wanted = Some(not_before);
     }
 
+    /// It may go on.
+    pub(super) fn go_on(&mut self) {
+        (self.waiting, self.holds, self.barred) = (false, false, false);
+        (self.ending, self.overdue, self.cut) = (false, false, false);
+    }
+
     /// Whether to leave the client's next message where it is.
     fn is_paused(&self) -> bool {
         self.session.is_backlogged() || (self.ending && self.session.is_at_boundary())
+    }
+
+    /// Leaves the client's next message where it is, and looks behind it for the token that it waits for; whether to
+    /// read more.
+    fn hold(&mut self, lane: &mut Lane) -> Result<bool, Stop> {
+        if self.renews
+            && let Some(body) = lane.take_ahead(renewal::TAG, renewal::BODY_LIMIT).map_err(Stop::Client)?
+        {
+            return Err(Stop::Token(read_token(&body)?));
+        }
+        if !std::mem::replace(&mut self.holds, true) {
+            return Err(Stop::Held);
+        }
+        Ok(self.renews && lane.held() < WAITING_LIMIT)
     }
 
     /// Lets a message pass. The passage is the proof that it may.
@@ -70,20 +99,17 @@ impl Watched {
 impl Inspect for Watched {
     fn client(&mut self, lane: &mut Lane) -> Result<bool, Stop> {
         while let Some(bytes) = lane.unseen() {
-            if self.is_paused() {
-                return Ok(false);
-            }
             if self.renews && bytes.first() == Some(&renewal::TAG) {
                 return token(lane);
+            }
+            if self.is_paused() {
+                return Ok(false);
             }
             let Some(message) = read_client(bytes, TEXT_LIMIT).map_err(Stop::Client)? else {
                 return Ok(true);
             };
-            if self.waiting && needs_rights(&message) {
-                return match lane.take_ahead(renewal::TAG).map_err(Stop::Client)? {
-                    Some(body) => Err(Stop::Token(read_token(&body)?)),
-                    None => Ok(lane.held() < WAITING_LIMIT),
-                };
+            if (self.waiting || self.barred) && needs_rights(&message) {
+                return self.hold(lane);
             }
             match self.gate.rule(&message, &self.session) {
                 Ruling::Pass(passage) => {
@@ -147,6 +173,10 @@ impl Inspect for Watched {
         self.overdue && self.session.waits_for_client()
     }
 
+    fn is_cut(&self) -> bool {
+        self.cut
+    }
+
     fn was_told(&self) -> bool {
         self.told
     }
@@ -160,13 +190,9 @@ fn needs_rights(message: &ClientMessage<'_>) -> bool {
 
 /// Takes the fresh token that is the client's next message, if it is here whole.
 fn token(lane: &mut Lane) -> Result<bool, Stop> {
-    let header = lane.unseen().map(Header::read).transpose().map_err(Stop::Client)?.flatten();
-    match header {
-        Some(Header { tag, body }) if body > renewal::BODY_LIMIT => Err(Stop::Client(WireError::TooLong { tag, body })),
-        _ => match lane.take_ahead(renewal::TAG).map_err(Stop::Client)? {
-            Some(body) => Err(Stop::Token(read_token(&body)?)),
-            None => Ok(true),
-        },
+    match lane.take_ahead(renewal::TAG, renewal::BODY_LIMIT).map_err(Stop::Client)? {
+        Some(body) => Err(Stop::Token(read_token(&body)?)),
+        None => Ok(true),
     }
 }
 

@@ -79,9 +79,7 @@ impl Session {
                 biased;
                 token = next(self.renewals.as_mut()) => self.relay.show(token.as_deref()),
                 stop = self.pump.run(&mut self.relay) => match stop {
-                    Stop::TokenWanted(not_before) => {
-                        self.renewals.iter_mut().for_each(|renewals| renewals.want(not_before));
-                    }
+                    Stop::TokenWanted => self.renewals.iter_mut().for_each(Renewals::want),
                     Stop::Client(error) => break Some(ErrorFields::fatal("08P01", format!("sidegate: {error}"))),
                     Stop::ServerLeft { .. } => {
                         tracing::debug!(target_service = signing.target, "the other side closed a session");

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use identity::access::AccessToken;
 use runtime::listen::Address;
 use runtime::secret::Secret;
 use runtime::settings::{Settings, Verify};
@@ -31,6 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// for longer must not keep a revoked caller in.
 const RENEWAL_WAIT: Duration = Duration::from_secs(5);
 
+/// Tokens in a row that may be none.
+const REFUSALS_MAX: u32 = 8;
+
 /// Time between two looks at the clock, whose seconds are whole ones.
 const SHORTEST_LOOK: Duration = Duration::from_millis(250);
 
@@ -41,18 +43,28 @@ pub(super) struct Session {
     standing: Standing,
     login: Login,
     phase: Phase,
+    /// Tokens in a row that were none.
+    refusals: u32,
     _cancel: cancel::Registered<(Address, CancelKey)>,
 }
 
 /// Where a session is in its life.
 enum Phase {
     Open,
-    /// Its token is void, and a fresh one is to come until then.
-    Renewing(Instant),
+    /// Its token is void, and a fresh one is to come: until then, once the client waits for it.
+    Renewing(Option<Instant>),
     /// It ends between statements, or then wherever the client is.
-    Ending(Box<ErrorFields>, Instant),
-    /// The client has had its time.
-    Overdue(Box<ErrorFields>),
+    Ending(Ending, Instant),
+    /// The client has had its time, and has until then to take what is meant for it.
+    Overdue(Ending, Option<Instant>),
+}
+
+/// The end of a session.
+struct Ending {
+    /// What the client is told.
+    fields: Box<ErrorFields>,
+    /// It is for a token that did not come in time; if it comes after all, the session goes on.
+    is_for_token: bool,
 }
 
 /// Why a fresh token does not help.
@@ -71,7 +83,7 @@ impl Session {
         login: Login,
         cancel: cancel::Registered<(Address, CancelKey)>,
     ) -> Session {
-        Session { pump, watched, standing, login, phase: Phase::Open, _cancel: cancel }
+        Session { pump, watched, standing, login, phase: Phase::Open, refusals: 0, _cancel: cancel }
     }
 
     /// Runs it to its end.
@@ -88,12 +100,17 @@ impl Session {
                 biased;
                 Ok(()) = settings.changed(), if may_end => self.look(&settings.borrow_and_update().clone()),
                 () = &mut timer, if due.is_some() => self.time_has_come(&settings.borrow().clone()),
-                () = listening.drain.draining(), if may_end => self.end(shutting_down()),
+                () = listening.drain.draining(), if may_end => self.end(shutting_down(), false),
                 stop = self.pump.run(&mut self.watched) => match stop {
                     Stop::Analyze(text) => match listening.analyses.make(text).await {
                         Some(analysis) => self.watched.gate.prepared = Some(analysis),
                         None => break Some(ErrorFields::fatal("58000", "sidegate: a statement could not be analysed")),
                     },
+                    Stop::Held => {
+                        if let Phase::Renewing(until) = &mut self.phase {
+                            *until = Some(Instant::now() + RENEWAL_WAIT);
+                        }
+                    }
                     Stop::Token(token) => {
                         let now = settings.borrow().clone();
                         self.take(token, &now, listening).await;
@@ -115,12 +132,12 @@ impl Session {
 
     /// When to look again by the clock.
     fn due(&self, settings: &Settings) -> Option<Instant> {
-        match self.phase {
+        match &self.phase {
+            Phase::Renewing(Some(until)) | Phase::Ending(_, until) => Some(*until),
+            Phase::Overdue(_, until) => *until,
             // Where nothing is enforced nothing ends, and a change of that is a change of settings.
-            Phase::Open if settings.verify != Verify::Enforce || !self.standing.expires() => None,
-            Phase::Open => Some(Instant::now() + self.standing.life_left().max(SHORTEST_LOOK)),
-            Phase::Renewing(until) | Phase::Ending(_, until) => Some(until),
-            Phase::Overdue(_) => None,
+            _ if settings.verify != Verify::Enforce || !self.standing.expires() => None,
+            _ => Some(Instant::now() + self.standing.life_left().max(SHORTEST_LOOK)),
         }
     }
 
@@ -130,18 +147,18 @@ impl Session {
             self.standing.is_tolerated_from_now_on();
         }
         if self.watched.renews
+            && !self.standing.has_expired()
             && let Some(not_before) = self.standing.revoked(settings)
         {
+            self.watched.go_on();
             self.watched.wait_for_token(not_before);
-            if !matches!(self.phase, Phase::Renewing(_)) {
-                self.phase = Phase::Renewing(Instant::now() + RENEWAL_WAIT);
-            }
+            self.phase = Phase::Renewing(None);
             return;
         }
         match self.standing.ended(settings) {
-            Some(fields) => self.end(fields),
+            Some(fields) => self.bar(fields, false),
             None => {
-                self.watched.waiting = false;
+                self.watched.go_on();
                 self.phase = Phase::Open;
             }
         }
@@ -150,26 +167,41 @@ impl Session {
     fn time_has_come(&mut self, settings: &Settings) {
         match std::mem::replace(&mut self.phase, Phase::Open) {
             // The clock may have been set back since the timer was.
-            Phase::Open => self.look(settings),
-            Phase::Renewing(_) => match self.standing.ended(settings) {
-                Some(fields) => self.end(fields),
+            Phase::Open | Phase::Renewing(None) => self.look(settings),
+            Phase::Renewing(Some(_)) => match self.standing.ended(settings) {
+                Some(fields) => self.bar(fields, true),
                 None => self.look(settings),
             },
-            Phase::Ending(fields, _) | Phase::Overdue(fields) => {
+            Phase::Ending(ending, _) => {
                 self.watched.overdue = true;
-                self.phase = Phase::Overdue(fields);
+                self.phase = Phase::Overdue(ending, Some(Instant::now() + PATIENCE));
+            }
+            Phase::Overdue(ending, _) => {
+                self.watched.cut = true;
+                self.phase = Phase::Overdue(ending, None);
             }
         }
     }
 
-    fn end(&mut self, fields: ErrorFields) {
+    /// It has no rights any more, and ends.
+    fn bar(&mut self, fields: ErrorFields, is_for_token: bool) {
+        self.watched.barred = true;
+        self.end(fields, is_for_token);
+    }
+
+    fn end(&mut self, fields: ErrorFields, is_for_token: bool) {
         self.watched.ending = true;
-        self.phase = Phase::Ending(Box::new(fields), Instant::now() + PATIENCE);
+        let ending = Ending { fields: Box::new(fields), is_for_token };
+        self.phase = Phase::Ending(ending, Instant::now() + PATIENCE);
     }
 
     /// Takes what the other sidecar brought in place of the session's token.
     async fn take(&mut self, token: Option<Secret>, settings: &Settings, listening: &Listening) {
-        if !self.may_end() {
+        let can_help = match &self.phase {
+            Phase::Open | Phase::Renewing(_) => true,
+            Phase::Ending(ending, _) | Phase::Overdue(ending, _) => ending.is_for_token,
+        };
+        if !can_help {
             return;
         }
         let renewed = match token {
@@ -183,13 +215,31 @@ impl Session {
         };
         listening.audit.metrics.renewed(result);
         match renewed {
-            Ok(()) => self.look(settings),
-            Err(NotRenewed::Rights(fields)) if settings.verify == Verify::Enforce => self.end(*fields),
-            Err(NotRenewed::Rights(_)) => self.standing.is_tolerated_from_now_on(),
-            // The token at hand is good to its end, or waits for a better one.
-            Err(NotRenewed::Token(failure)) => {
-                tracing::warn!(reason = failure.label(), "a session's fresh token was refused");
+            Ok(()) => {
+                self.refusals = 0;
+                self.look(settings);
             }
+            Err(NotRenewed::Rights(fields)) if settings.verify == Verify::Enforce => self.bar(*fields, false),
+            Err(NotRenewed::Rights(_)) => self.standing.withdraw(),
+            Err(NotRenewed::Token(failure)) => {
+                self.token_was_refused(&failure);
+                // Where one is waited for, the next is asked for: this one was issued a moment too early.
+                if matches!(self.phase, Phase::Renewing(_)) {
+                    self.look(settings);
+                }
+            }
+        }
+    }
+
+    /// The token at hand is good to its end, or waits for a better one. One that was refused may be the issuer's mistake;
+    /// many in a row are somebody's who wants to keep us busy.
+    fn token_was_refused(&mut self, failure: &Failure) {
+        self.refusals += 1;
+        if self.refusals == 1 {
+            tracing::warn!(reason = failure.label(), "a session's fresh token was refused");
+        }
+        if self.refusals > REFUSALS_MAX {
+            self.bar(ErrorFields::fatal("57P01", "sidegate: too many tokens that are none in one session"), false);
         }
     }
 
@@ -201,8 +251,13 @@ impl Session {
             None => return Ok(()),
             Some(role) => role.clone(),
         };
-        if self.standing.token().map(AccessToken::subject) != Some(credential.token.subject()) {
+        let Some(held) = self.standing.token() else { return Ok(()) };
+        if held.subject() != credential.token.subject() {
             return Err(NotRenewed::Token(Failure::Token(identity::TokenError::Claim("sub"))));
+        }
+        // Of several issuers one may not know yet what the others do: rights do not go back to what they were.
+        if credential.token.issued_at() < held.issued_at() {
+            return Ok(());
         }
         let rights = |fields| NotRenewed::Rights(Box::new(fields));
         let role = listening.logins.same_role(&credential, &role, &self.login).map_err(rights)?;
@@ -229,11 +284,11 @@ impl Session {
             }
             Stop::UnsafeSetting(name) => Some(upstream::unsafe_setting(name)),
             Stop::Ended => match std::mem::replace(&mut self.phase, Phase::Open) {
-                Phase::Ending(fields, _) | Phase::Overdue(fields) => Some(*fields),
+                Phase::Ending(ending, _) | Phase::Overdue(ending, _) => Some(*ending.fields),
                 Phase::Open | Phase::Renewing(_) => None,
             },
-            // The first two are dealt with where they come, and the last comes from no client.
-            Stop::Analyze(_) | Stop::Token(_) | Stop::TokenWanted(_) => None,
+            // These are dealt with where they come; the last comes from no client.
+            Stop::Analyze(_) | Stop::Held | Stop::Token(_) | Stop::TokenWanted => None,
         }
     }
 }
