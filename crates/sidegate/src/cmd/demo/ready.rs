@@ -174,6 +174,8 @@ pub fn lines(parts: &Parts, psql: &str) -> anyhow::Result<String> {
     let watched = layout.settings("postgres-b").join("VERIFY_AUTH_ENABLED");
     writeln!(text, "\n  record, but deny nothing  echo observe > {}", watched.display())?;
     writeln!(text, "  enforce again             echo true > {}", watched.display())?;
+    let refreshed = layout.settings("postgres-b").join("TOKENS_NOT_BEFORE");
+    writeln!(text, "  refresh tokens            date -u +%FT%TZ > {}", refreshed.display())?;
     writeln!(text, "  roles and grants          {}", layout.documents().display())?;
     writeln!(text, "  decisions                 {}", layout.decisions("postgres-b").display())?;
     writeln!(text, "  logs                      {}", layout.dir().join("logs").display())?;
