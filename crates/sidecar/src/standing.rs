@@ -114,3 +114,49 @@ impl Standing {
         expires_at.saturating_add(leeway).saturating_add(self.grace)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::Issuer;
+
+    async fn standing(claims: serde_json::Value) -> Standing {
+        let issuer = Issuer::start().await;
+        let verified = issuer.verifier().await.verify(&Settings::default(), &issuer.token(&claims), None).await;
+        Standing::new(Some(verified.ok().unwrap()), false)
+    }
+
+    fn words(standing: &Standing, settings: &Settings) -> String {
+        standing.ended(settings).map(|fields| fields.message).unwrap_or_default()
+    }
+
+    #[tokio::test]
+    async fn it_ends_with_its_token_or_a_grace_later_where_something_is_enforced() {
+        let now = runtime::clock::now();
+        let enforced = Settings::default();
+        let observed = Settings { verify: Verify::Observe, ..Settings::default() };
+        // Let in within the leeway for clocks, it has the rest of that.
+        let late = standing(json!({"iat": now - 60, "nbf": now - 60, "exp": now - 5})).await;
+        assert!(late.life_left() > Duration::from_secs(20) && words(&late, &enforced).is_empty());
+        let mut over = late.with_grace(Duration::from_secs(60));
+        assert!(over.life_left() > Duration::from_secs(80) && !over.has_expired());
+        over.expires_at = Some(now - 1);
+        assert!(words(&over, &enforced).contains("expired") && words(&over, &observed).is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_was_revoked_or_withdrawn_ends_until_a_fresh_token_comes() {
+        let now = runtime::clock::now();
+        let mut old = standing(json!({"iat": now - 60, "nbf": now - 60})).await;
+        let refreshed = Settings { tokens_not_before: Some(now - 30), ..Settings::default() };
+        assert_eq!(old.revoked(&refreshed), Some(now - 30));
+        assert!(words(&old, &refreshed).contains("revoked"));
+        let fresh = standing(json!({"iat": now, "nbf": now})).await;
+        old.withdraw();
+        assert!(words(&old, &Settings::default()).contains("would have refused"));
+        old.renew(fresh.credential.clone().unwrap());
+        assert!(words(&old, &refreshed).is_empty() && old.revoked(&refreshed).is_none());
+    }
+}
