@@ -50,6 +50,8 @@ const UP_LIMIT: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_millis(50);
 /// A port that was free may be taken before the child binds it; twice in a row is somebody's intent.
 const PORT_ATTEMPTS: usize = 3;
+/// What a child says that finds its port taken (EADDRINUSE).
+const IN_USE: &str = "Address already in use";
 /// The stand-in apps' login name: no role is called so, which leaves the choice to the one role granted.
 const LOGIN: &str = "app";
 /// invalid_authorization_specification: no grant.
@@ -143,8 +145,10 @@ async fn bring_up(
         };
         children.stop().await;
         // With everything of ours ended, a port that cannot be had again is somebody else's: then, and only then, try anew.
+        // Or it was somebody's for a moment: the system lends it out for connections.
         let again = Ports::choose(layout, &world::port_names(&web))?;
-        if again == ports || attempt == PORT_ATTEMPTS {
+        let was_taken = again != ports || format!("{error:#}").contains(IN_USE);
+        if !was_taken || attempt == PORT_ATTEMPTS {
             return Err(error);
         }
         (ports, attempt) = (again, attempt + 1);
