@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 
 import upstream
 from suite import READY, access_token, ask, decisions, problem, run, set_live, within
@@ -104,7 +105,11 @@ def a_token_is_asked_for_at_the_listener():
 
 def web_pages_are_kept_out():
     # By a name of the page's own that leads here, or from another site.
-    for header in ({"Host": "evil.example"}, {"Host": "evil.example:80"}, {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-origin"}):
+    for header in (
+        {"Host": "evil.example"}, {"Host": "evil.example:80"}, {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-origin"},
+        # Browsers say nothing else with a websocket.
+        {"Origin": "https://evil.example"}, {"Origin": "null"}, {"Origin": "http://127.0.0.1:3000"},
+    ):
         problem(ask(f"{PROMETHEUS}/api/v1/query?query=up", headers=header), 403)
     for header in ({"Host": "localhost"}, {"Host": "127.0.0.1:1"}, {"Host": "[::1]:80"}, {"Sec-Fetch-Mode": "cors"}):
         assert ask(f"{PROMETHEUS}/api/v1/query?query=up", headers=header).status == 200, header
@@ -142,7 +147,7 @@ kind: AccessRole
 metadata: {namespace: echo, name: echo-user}
 spec:
   service: echo
-  http: {rules: [{methods: [GET, POST], paths: ["/*"]}]}
+  http: {rules: [{methods: [GET, POST, DELETE], paths: ["/*"]}]}
 ---
 kind: AccessGrant
 metadata: {namespace: echo, name: service-a}
@@ -262,6 +267,39 @@ def a_body_streams_up_and_down_at_once(echo):
         assert reader.readline() == b"0\r\n"
 
 
+def a_body_stays_a_body(echo):
+    """Whatever the method, with its length or without one that is known, though it goes by HTTP/2 between the sidecars."""
+    for method in ("POST", "GET", "DELETE"):
+        sized = ask(f"{echo.url}/count", method, {}, b"hello")
+        assert sized.body == f"{method} sized 5".encode(), sized
+        with socket.create_connection(echo.address, 15) as connection:
+            connection.sendall(f"{method} /count HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n".encode())
+            connection.settimeout(15)
+            seen = b""
+            while b"\r\n\r\n" not in seen or not seen.endswith(b" 5"):
+                more = connection.recv(4096)
+                assert more, seen
+                seen += more
+            assert seen.endswith(f"{method} chunked 5".encode()), seen
+    assert ask(f"{echo.url}/count").body == b"GET none 0"
+
+
+def those_that_do_not_read_hold_up_nobody(echo):
+    lazy = []
+    try:
+        for _ in range(8):
+            lazy.append(socket.create_connection(echo.address, 15))
+            lazy[-1].sendall(b"GET /bytes?100000000 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        time.sleep(1)
+        for _ in range(3):
+            connection = http.client.HTTPConnection(*echo.address, timeout=5)
+            connection.request("GET", "/bytes?300000")
+            assert len(connection.getresponse().read()) == 300000
+    finally:
+        for one in lazy:
+            one.close()
+
+
 def a_websocket_passes(echo):
     with socket.create_connection(echo.address, 15) as connection:
         key = base64.b64encode(os.urandom(16)).decode()
@@ -295,7 +333,7 @@ def memory_stays_small(echo):
         got += count
     assert got == size, got
     connection.request("POST", "/count", (upstream.BLOCK for _ in range(size // len(upstream.BLOCK))), {"Content-Length": str(size)})
-    assert connection.getresponse().read() == str(size).encode()
+    assert connection.getresponse().read() == f"POST sized {size}".encode()
     for process in (echo.inbound, echo.outbound):
         with open(f"/proc/{process.pid}/status") as file:
             peak = next(int(line.split()[1]) for line in file if line.startswith("VmHWM"))
@@ -310,7 +348,7 @@ def main():
     ]
     of_our_own = [
         the_upstream_learns_who_calls_and_no_token, a_body_streams_down, a_body_streams_up_and_down_at_once,
-        a_websocket_passes, memory_stays_small,
+        a_body_stays_a_body, those_that_do_not_read_hold_up_nobody, a_websocket_passes, memory_stays_small,
     ]
     echo = Echo()
     try:

@@ -42,6 +42,11 @@ impl Standing {
         Standing { grace, expires_at, ..self }
     }
 
+    /// The same for what has an end of its own that is known: it may go on to that, if nothing is taken back.
+    pub(crate) fn without_expiry(self) -> Standing {
+        Standing { expires_at: None, ..self }
+    }
+
     /// Whether it ends by itself.
     pub(crate) fn expires(&self) -> bool {
         self.expires_at.is_some()

@@ -224,6 +224,11 @@ fn nothing_reaches_what_was_not_decided() {
         format!("DELETE /open HTTP/1.1\r\n{host}{bearer}\r\n"),
         format!("get /open HTTP/1.1\r\n{host}{bearer}\r\n"),
         format!("GET /closed HTTP/1.1\r\n{host}{bearer}X-Original-URL: /open\r\nX-Rewrite-URL: /open\r\n\r\n"),
+        // What is allowed, with the wish to be taken for what is not.
+        format!("POST /open HTTP/1.1\r\n{host}{bearer}X-HTTP-Method-Override: DELETE\r\nContent-Length: 0\r\n\r\n"),
+        format!("GET /open HTTP/1.1\r\n{host}{bearer}X-Original-URL: /closed\r\n\r\n"),
+        format!("GET /open HTTP/1.1\r\n{host}{bearer}X_Rewrite_URL: /closed\r\n\r\n"),
+        format!("GET http://u:p@web/open HTTP/1.1\r\n{host}{bearer}\r\n"),
         // Two hosts, none, two tokens.
         format!("GET /open HTTP/1.1\r\n{host}Host: other\r\n{bearer}\r\n"),
         format!("GET /open HTTP/1.1\r\n{bearer}\r\n"),
@@ -238,6 +243,10 @@ fn nothing_reaches_what_was_not_decided() {
             let path = seen.line.split(' ').nth(1).unwrap();
             assert!(path == "/open" || path.starts_with("/open/"), "{shown:?}\nreached {seen:?}");
             assert!(["GET", "POST"].contains(&seen.line.split(' ').next().unwrap()), "{shown:?}\nreached {seen:?}");
+            let asks_otherwise = ["override", "original", "rewrite", "u:p@"];
+            let all = seen.headers.join("\n").to_ascii_lowercase();
+            let is_closed = seen.line.contains("/closed") || asks_otherwise.iter().any(|word| all.contains(word));
+            assert!(!is_closed, "{shown:?}\nreached {seen:?}");
         }
         if let Some(answer) = answer {
             assert!(answer.status < 500, "{shown:?}\n{answer:?}");

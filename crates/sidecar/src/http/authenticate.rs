@@ -74,14 +74,15 @@ impl Unauthenticated {
                     .hint("Send one header `Authorization: Bearer …` with one token.")
                     .challenge(challenge + ", error=\"invalid_request\"")
             }
-            Unauthenticated::Failure(failure) => {
+            // That nobody can be verified now says nothing of the token.
+            Unauthenticated::Failure(failure @ Failure::NoKeys) => {
                 let (message, detail, hint) = failure.words();
-                let kind = match failure {
-                    Failure::NoKeys => Kind::Unavailable,
-                    Failure::Token(_) => Kind::Unauthorized,
-                };
+                Problem::new(Kind::Unavailable, message).detail(detail).hint(hint)
+            }
+            Unauthenticated::Failure(failure @ Failure::Token(_)) => {
+                let (message, detail, hint) = failure.words();
                 let challenge = invalid_token(realm, &detail);
-                Problem::new(kind, message).detail(detail).hint(hint).challenge(challenge)
+                Problem::new(Kind::Unauthorized, message).detail(detail).hint(hint).challenge(challenge)
             }
         }
         .code("28000")

@@ -4,8 +4,8 @@
 //! an identity makes superfluous; those of proxies before us pass as they are.
 
 use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
-    TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderName, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderValue, Method};
 
@@ -43,8 +43,28 @@ pub(super) fn for_next_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// HTTP/2 may split cookies over several fields, HTTP/1.1 has one (RFC 9113 §8.2.3).
+pub(super) fn join_cookies(headers: &mut HeaderMap) {
+    let all: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if all.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..]))
+    {
+        headers.insert(COOKIE, joined);
+    }
+}
+
+/// Makes a request's trailers such as may follow it: header fields that come late, and some frameworks read them as those
+/// that came first.
+pub(super) fn of_trailers(trailers: &mut HeaderMap) {
+    remove_hop(trailers);
+    for name in [AUTHORIZATION, CONTENT_LENGTH, EXPECT, HOST] {
+        trailers.remove(name);
+    }
+    remove_ours(trailers);
+}
+
 /// Removes what only we may say.
-pub(super) fn remove_ours(headers: &mut HeaderMap) {
+fn remove_ours(headers: &mut HeaderMap) {
     let strangers: Vec<HeaderName> = headers.keys().filter(|name| is_ours(name)).cloned().collect();
     for name in strangers {
         headers.remove(name);
@@ -73,9 +93,31 @@ fn remove_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Whether a name would be taken for one of ours. Many frameworks read `_` as `-`.
+/// Header fields by which frameworks take another method or path than the request's first line says: what was decided
+/// would not be what is done. One in a query or a form (`_method`) is the service's own business.
+const OVERRIDES: [&str; 6] = [
+    "x-http-method-override",
+    "x-http-method",
+    "x-method-override",
+    "x-original-url",
+    "x-original-uri",
+    "x-rewrite-url",
+];
+
+/// Whether a request asks to be taken for another one than was decided on.
+pub(super) fn has_override(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| OVERRIDES.contains(&as_read(name).as_str()))
+}
+
+/// Whether a name would be taken for one of ours.
 fn is_ours(name: &HeaderName) -> bool {
-    name.as_str().replace('_', "-").starts_with(OURS)
+    as_read(name).starts_with(OURS)
+}
+
+/// A name as the laxest reader has it: on the way through CGI's `HTTP_…` and the like all that is no letter or digit
+/// becomes one and the same.
+fn as_read(name: &HeaderName) -> String {
+    name.as_str().chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect()
 }
 
 /// Whether the request asks for a websocket (RFC 6455 §4.1). No other upgrade passes: behind `h2c` there would be
@@ -124,12 +166,37 @@ mod tests {
             ("X-Sidegate-Subject", "system:serviceaccount:kube-system:admin"),
             ("X_Sidegate_Subject", "me"),
             ("x-sidegate_role", "admin"),
+            ("X.Sidegate.Subject", "me"),
+            ("X~Sidegate!Role", "admin"),
             ("Authorization", "Bearer t"),
             ("Proxy-Authorization", "Basic x"),
             ("Accept", "*/*"),
         ]);
         for_next_hop(&mut all);
         assert_eq!(all, headers(&[("Accept", "*/*")]));
+    }
+
+    #[test]
+    fn cookies_are_one_field() {
+        let mut all = headers(&[("Cookie", "a=b"), ("Cookie", "c=d"), ("Accept", "*/*")]);
+        join_cookies(&mut all);
+        assert_eq!(all, headers(&[("Cookie", "a=b; c=d"), ("Accept", "*/*")]));
+    }
+
+    #[test]
+    fn late_fields_say_nothing_of_who_calls() {
+        let mut late =
+            headers(&[("X-Sidegate-Role", "admin"), ("Authorization", "Bearer t"), ("TE", "x"), ("X-Sum", "1")]);
+        of_trailers(&mut late);
+        assert_eq!(late, headers(&[("X-Sum", "1")]));
+    }
+
+    #[test]
+    fn other_methods_and_paths_are_seen_however_they_are_written() {
+        for name in ["X-HTTP-Method-Override", "x_http_method", "X.Original.URL", "X-Rewrite-URL"] {
+            assert!(has_override(&headers(&[(name, "x")])), "{name}");
+        }
+        assert!(!has_override(&headers(&[("X-Forwarded-Uri", "x"), ("X-HTTP", "x")])));
     }
 
     #[test]

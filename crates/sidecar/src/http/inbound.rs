@@ -7,8 +7,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::{Body as _, Incoming};
 use identity::access::AccessToken;
 use policy::http::{HttpVerdict, Path, PathError, Permit};
 use runtime::drain::DrainWatch;
@@ -84,7 +84,7 @@ impl Guarding {
         one_host(&request)?;
         let settings = self.settings.borrow().clone();
         let shown = authenticate(request.headers(), shown_by(request.extensions()), &self.verifier, &settings).await;
-        match self.decide(request.method(), request.uri(), shown, &settings, started) {
+        match self.decide(&request, shown, &settings, started) {
             Ok(passage) => self.forward(request, passage).await,
             Err(problem) => {
                 discard(request.into_body()).await;
@@ -99,15 +99,15 @@ impl Guarding {
     /// What the client is told, where verification enforces.
     fn decide(
         &self,
-        method: &Method,
-        uri: &Uri,
+        request: &Request<Incoming>,
         shown: Result<Arc<Credential>, Unauthenticated>,
         settings: &Settings,
         started: Instant,
     ) -> Result<Passage, Problem> {
+        let (method, uri) = (request.method(), request.uri());
         let path = Path::normalize(uri.path());
         let id = new_decision_id();
-        let ruling = rule(method, &path, shown, &self.service);
+        let ruling = rule(request, &path, shown, &self.service);
         let said = path.as_ref().map_or("", Path::as_str);
         let objects = path.as_ref().map_or(Objects::None, |path| Objects::Path(path.as_str()));
         let (allowed, reason, wanted) = match &ruling {
@@ -164,14 +164,32 @@ impl Guarding {
         wish.repeat(&mut request);
         let response = self.upstream.send(request, target, self.response_timeout).await?;
         let standing = Standing::new(passage.credential, passage.role.is_none());
-        wish.answer(response, self.clone().until_over(standing), self.drain.guard())
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let over = self.clone().until_over_or_draining(standing);
+            return wish.answer(response, over, self.drain.guard());
+        }
+        let size = response.body().size_hint();
+        let response = upstream::passed_on(response);
+        // What is here as good as whole needs no watch.
+        if size.upper().is_some_and(|bytes| bytes <= SHORT_ANSWER) {
+            return Ok(response);
+        }
+        let standing = if size.exact().is_some() { standing.without_expiry() } else { standing };
+        Ok(upstream::for_as_long_as(response, self.clone().until_over(standing)))
+    }
+
+    /// The same as [`Guarding::until_over`] for what has no end of its own, which the drain's is then.
+    async fn until_over_or_draining(self: Arc<Self>, standing: Standing) -> &'static str {
+        let draining = self.drain.draining();
+        tokio::select! {
+            () = draining => "the sidecar is shutting down",
+            over = self.clone().until_over(standing) => over,
+        }
     }
 
     /// Ends when a caller may not go on with what a request of its began; says why.
     async fn until_over(self: Arc<Self>, standing: Standing) -> &'static str {
         let mut settings = self.settings.clone();
-        let draining = self.drain.draining();
-        tokio::pin!(draining);
         loop {
             let now = settings.borrow_and_update().clone();
             if standing.ended(&now).is_some() {
@@ -180,7 +198,6 @@ impl Guarding {
             // The clock counts whole seconds, and where nothing is enforced, an end does not end it.
             let look = standing.life_left().max(SHORTEST_LOOK);
             tokio::select! {
-                () = &mut draining => return "the sidecar is shutting down",
                 changed = settings.changed() => if changed.is_err() {
                     return "the settings are not known any more";
                 },
@@ -189,6 +206,9 @@ impl Guarding {
         }
     }
 }
+
+/// The longest answer, in bytes, that is passed on without a look at whether its caller may still have it.
+const SHORT_ANSWER: u64 = 64 << 10;
 
 /// Between two looks at what is over by the clock.
 const SHORTEST_LOOK: Duration = Duration::from_secs(1);
@@ -203,7 +223,7 @@ struct Denied {
 
 /// May it: the token, then the path, then the rules.
 fn rule(
-    method: &Method,
+    request: &Request<Incoming>,
     path: &Result<Path, PathError>,
     shown: Result<Arc<Credential>, Unauthenticated>,
     service: &str,
@@ -228,7 +248,10 @@ fn rule(
             .hint("Two servers could read it as two paths, so nobody gets it.");
         denied(problem, "path", None)
     })?;
-    match policy::http::decide(roles, method.as_str(), path) {
+    if let Some((problem, reason)) = ambiguous(request) {
+        return Err(denied(problem, reason, None));
+    }
+    match policy::http::decide(roles, request.method().as_str(), path) {
         HttpVerdict::Allow(permit) => Ok(Allowed::new(credential.clone(), &permit)),
         HttpVerdict::Deny(denial) => {
             let problem = Problem::new(Kind::Denied, denial.message())
@@ -239,6 +262,24 @@ fn rule(
             Err(denied(problem, denial.reason(), denial.rule()))
         }
     }
+}
+
+/// What makes two servers read two requests.
+fn ambiguous(request: &Request<Incoming>) -> Option<(Problem, &'static str)> {
+    if request.method() == Method::CONNECT {
+        let problem = Problem::new(Kind::BadRequest, "sidegate: CONNECT is not passed on");
+        return Some((problem.detail("It asks for a tunnel, in which nothing could be decided."), "method"));
+    }
+    if request.uri().authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        let problem = Problem::new(Kind::BadRequest, "sidegate: the request's target holds a user name");
+        return Some((problem.hint("Leave out what stands before the @."), "target"));
+    }
+    headers::has_override(request.headers()).then(|| {
+        let problem = Problem::new(Kind::BadRequest, "sidegate: a header field asks for another method or path")
+            .detail("What the service would do is not what was decided on.")
+            .hint("Send the request as what it is, without X-HTTP-Method-Override, X-Original-URL and the like.");
+        (problem, "override")
+    })
 }
 
 /// A request of HTTP/1.1 names exactly one host (RFC 9112 §3.2): of two, two servers could pick different ones.

@@ -221,16 +221,16 @@ fn no_token(error: &TokenError) -> Problem {
     Problem::new(kind, "sidegate: no token for this request").code("28000").detail(error.to_string()).hint(hint)
 }
 
-/// A page in a browser on this machine could otherwise speak as this service, as it can reach loopback. To a local name
-/// a browser says in a header which site a page is of, and no page can make it leave that out (Fetch Metadata); programs
-/// do not send it.
+/// A page in a browser on this machine could otherwise speak as this service, as it can reach loopback. A browser says in
+/// a header which site a page is of (Fetch Metadata), or, with a websocket and wherever something is sent across sites,
+/// its origin; no page can make it leave out both. Programs send neither.
 fn refuse_pages(headers: &HeaderMap) -> Result<(), Problem> {
-    match headers.get("sec-fetch-site") {
-        None => Ok(()),
-        Some(site) if site.as_bytes() == b"none" => Ok(()),
-        Some(_) => Err(Problem::new(Kind::Denied, "sidegate: a web page may not send requests through this sidecar")
-            .hint("Send it from the application itself.")),
+    let is_of_site = headers.get("sec-fetch-site").is_some_and(|site| site.as_bytes() != b"none");
+    if is_of_site || headers.contains_key(http::header::ORIGIN) {
+        return Err(Problem::new(Kind::Denied, "sidegate: a web page may not send requests through this sidecar")
+            .hint("Send it from the application itself, without `Origin`."));
     }
+    Ok(())
 }
 
 /// By another name it does not say so: that of the page's own site, which its owner lets lead here (DNS rebinding).

@@ -60,10 +60,13 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Requests that one HTTP/2 connection may have open.
 const STREAM_LIMIT: u32 = 250;
 
-/// Bytes that a peer may send ahead, of one request and of all of a connection: enough for a long fat line, and the
-/// bound of what a connection can make us hold.
-pub(super) const STREAM_WINDOW: u32 = 1 << 20;
-pub(super) const CONNECTION_WINDOW: u32 = 4 << 20;
+/// Bytes that a peer may send ahead, of one request and of all of a connection: those of one that nobody reads must not
+/// take the place of another's, so the connection has room for all of its requests.
+pub(super) const STREAM_WINDOW: u32 = 128 << 10;
+pub(super) const CONNECTION_WINDOW: u32 = STREAM_WINDOW * (STREAM_LIMIT + 6);
+
+/// Bytes that are kept of one request for a peer that does not take them.
+pub(super) const SEND_BUFFER: usize = 64 << 10;
 
 /// Goes with every request of a link on which a client certificate was shown: whose it was.
 #[derive(Clone)]
@@ -145,7 +148,8 @@ fn http2() -> http2::Builder<TokioExecutor> {
         .max_header_list_size(HEAD_LIMIT)
         .max_concurrent_streams(STREAM_LIMIT)
         .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW);
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER);
     builder
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{Request, Response, Uri};
+use http::{HeaderValue, Request, Response, Uri};
 use http_body_util::BodyExt;
 use hyper::body::{Frame, Incoming};
 use hyper_util::client::legacy::connect::{Connected, Connection};
@@ -21,7 +21,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tower_service::Service;
 
 use super::problem::{Kind, Problem};
-use super::serve::{CONNECTION_WINDOW, STREAM_WINDOW};
+use super::serve::{CONNECTION_WINDOW, SEND_BUFFER, STREAM_WINDOW};
 use super::{Body, BodyError};
 use crate::link::{Dialer, Link};
 
@@ -54,6 +54,8 @@ impl Upstream {
             .http2_only(http2)
             .http2_initial_stream_window_size(STREAM_WINDOW)
             .http2_initial_connection_window_size(CONNECTION_WINDOW)
+            .http2_max_send_buf_size(SEND_BUFFER)
+            .http1_max_buf_size(SEND_BUFFER)
             .http2_keep_alive_interval(PING_INTERVAL)
             .http2_keep_alive_timeout(PING_TIMEOUT)
             .build(Dials(dialer));
@@ -72,7 +74,7 @@ impl Upstream {
         patience: Duration,
     ) -> Result<Response<Incoming>, Problem>
     where
-        B: hyper::body::Body<Data = Bytes, Error: Into<BodyError>> + Send + 'static,
+        B: hyper::body::Body<Data = Bytes, Error: Into<BodyError>> + Send + Unpin + 'static,
     {
         let mut parts = http::uri::Parts::default();
         parts.scheme = Some(Scheme::HTTP);
@@ -87,6 +89,13 @@ impl Upstream {
             *request.version_mut() = http::Version::HTTP_2;
         } else {
             *request.version_mut() = http::Version::HTTP_11;
+            super::headers::join_cookies(request.headers_mut());
+            // A length is written from the body. Where there is none, this says that there is a body at all: of GET and
+            // its like none is expected.
+            if !request.body().is_end_stream() && request.body().size_hint().exact().is_none() {
+                let chunked = HeaderValue::from_static("chunked");
+                request.headers_mut().insert(http::header::TRANSFER_ENCODING, chunked);
+            }
         }
         let progress = Arc::new(AtomicU64::new(0));
         let request = request.map(|body| outgoing(body, progress.clone()));
@@ -108,20 +117,42 @@ fn too_slow(patience: Duration) -> Problem {
         .detail(format!("No answer in {} s.", patience.as_secs()))
 }
 
-/// A request's body on its way out, its parts counted. Trailers are header fields that come late, and some frameworks
-/// read them as such.
+/// A request's body on its way out: its parts are counted, its trailers made honest, and its length is told as it came,
+/// which is what tells the next server that there is one.
+struct Outgoing<B> {
+    body: B,
+    progress: Arc<AtomicU64>,
+}
+
+impl<B: hyper::body::Body<Data = Bytes> + Unpin> hyper::body::Body for Outgoing<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        polled.map_ok(|mut frame| {
+            self.progress.fetch_add(1, Ordering::Relaxed);
+            if let Some(trailers) = frame.trailers_mut() {
+                super::headers::of_trailers(trailers);
+            }
+            frame
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> hyper::body::SizeHint {
+        self.body.size_hint()
+    }
+}
+
 fn outgoing<B>(body: B, progress: Arc<AtomicU64>) -> Body
 where
-    B: hyper::body::Body<Data = Bytes, Error: Into<BodyError>> + Send + 'static,
+    B: hyper::body::Body<Data = Bytes, Error: Into<BodyError>> + Send + Unpin + 'static,
 {
-    let honest = move |mut frame: Frame<Bytes>| {
-        progress.fetch_add(1, Ordering::Relaxed);
-        if let Some(trailers) = frame.trailers_mut() {
-            super::headers::remove_ours(trailers);
-        }
-        frame
-    };
-    body.map_frame(honest).map_err(Into::into).boxed_unsync()
+    Outgoing { body, progress }.map_err(Into::into).boxed_unsync()
 }
 
 fn unreachable(error: &Error) -> Problem {
@@ -166,6 +197,41 @@ pub(super) fn passed_on(response: Response<Incoming>) -> Response<Body> {
     let mut response = response.map(|body| body.map_err(Into::into).boxed_unsync());
     super::headers::of_answer(response.headers_mut());
     response
+}
+
+/// The body of an answer that ends when `over` says so: as a failure, so that nobody takes the part for the whole.
+struct While<F> {
+    body: Body,
+    over: Pin<Box<F>>,
+}
+
+/// An answer whose body may go on for as long as its caller may.
+pub(super) fn for_as_long_as(
+    response: Response<Body>,
+    over: impl Future<Output = &'static str> + Send + 'static,
+) -> Response<Body> {
+    response.map(|body| While { body, over: Box::pin(over) }.boxed_unsync())
+}
+
+impl<F: Future<Output = &'static str>> hyper::body::Body for While<F> {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Poll::Ready(why) = self.over.as_mut().poll(cx) {
+            tracing::info!(reason = why, "an answer was broken off by the sidecar");
+            return Poll::Ready(Some(Err(why.into())));
+        }
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> hyper::body::SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// Dials for the client's pool; the URI's authority is ours and says nothing.
