@@ -2,8 +2,8 @@
 //!
 //! Its stages, in the order a request meets them: `routes` (HTTP) -> `exchange` (who asks, what is granted) -> `keys`
 //! (sign, with the one that their `ring` says). `certificates` says who workloads are, to each other. `cluster_keys`,
-//! `grants` and `ring_file` follow what the answers depend on. Deliberately absent: any state but the signing keys and
-//! certificate authorities, and `TokenReview`.
+//! `grants` and `stored_ring` follow what the answers depend on; `platform` is what all of it stands on, this machine or a
+//! cluster. Deliberately absent: any state but the signing keys and certificate authorities.
 
 use std::sync::Arc;
 
@@ -23,32 +23,50 @@ mod fetch;
 mod grants;
 mod keys;
 mod metrics;
+mod objects;
 mod openapi;
 mod own_tls;
+mod platform;
 mod ring;
-mod ring_file;
 mod routes;
+mod statuses;
+mod store;
+mod stored_ring;
+mod token_review;
 
 pub use config::{Config, ConfigError, Rotate};
 pub use grants::GrantsError;
 pub use openapi::document as openapi;
 pub use own_tls::OwnTlsError;
-pub use ring_file::{KeysError, Rotation};
+pub use platform::PlatformError;
+pub use store::{KeysError, StoreError};
+pub use stored_ring::Rotation;
 
 use authority::Authorities;
 use certificates::Certificates;
 use cluster_keys::ClusterKeys;
+use config::Tls;
 use exchange::Exchange;
 use grants::Grants;
 use keys::SigningKeys;
 use metrics::Metrics;
 use own_tls::OwnTls;
+use platform::{Platform, Which};
 use ring::Timing;
+
+/// How often the root is looked at, which changes once in years.
+const ROOT_TICK: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// Why the issuer does not start, or ended.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IssuerError {
+    /// The cluster cannot be stood on.
+    #[error(transparent)]
+    Platform(#[from] PlatformError),
+    /// A thread that opened keys panicked.
+    #[error("the keys could not be opened")]
+    Opening,
     /// The signing keys cannot be used.
     #[error(transparent)]
     Keys(#[from] KeysError),
@@ -80,23 +98,31 @@ pub async fn serve(config: Config, drain: DrainWatch) -> Result<(), IssuerError>
     Issuer::bind(config, drain).await?.serve().await
 }
 
-/// Adds a signing key, unless one is on its way already. Every issuer that runs on the same file follows. Blocks.
+/// Adds a signing key, unless one is on its way already. Every issuer that shares the keys follows.
 ///
 /// # Errors
-/// When the keys cannot be used, or the file not be written.
-pub fn rotate_signing_keys(config: &Config) -> Result<Rotation, IssuerError> {
-    let keys = SigningKeys::signing_existing(&config.keys_file, signing_times(config))?;
-    Ok(keys.rotate(runtime::clock::now(), false)?)
+/// When the keys cannot be used, or not be written.
+pub async fn rotate_signing_keys(config: &Config) -> Result<Rotation, IssuerError> {
+    let store = Platform::open(&config.platform).await?.store(Which::SigningKeys)?;
+    let times = signing_times(config);
+    blocking(move || SigningKeys::signing_existing(store, times)?.rotate(runtime::clock::now(), false)).await
 }
 
-/// Adds a certificate authority, unless one is on its way already. Every issuer that runs on the same file follows. Blocks.
+/// Adds a certificate authority, unless one is on its way already. Every issuer that shares them follows.
 ///
 /// # Errors
-/// When certificates are not configured, the authorities cannot be used, or the file not be written.
-pub fn rotate_authority(config: &Config) -> Result<Rotation, IssuerError> {
-    let config = config.certificates.as_ref().ok_or(IssuerError::NoCertificates)?;
-    let authorities = Authorities::authorities_existing(&config.authority_file, certificates::times(config))?;
-    Ok(authorities.rotate(runtime::clock::now(), false)?)
+/// When certificates are not configured, the authorities cannot be used, or not be written.
+pub async fn rotate_authority(config: &Config) -> Result<Rotation, IssuerError> {
+    let times = certificates::times(config.certificates.as_ref().ok_or(IssuerError::NoCertificates)?);
+    let store = Platform::open(&config.platform).await?.store(Which::Authorities)?;
+    blocking(move || Authorities::authorities_existing(store, times)?.rotate(runtime::clock::now(), false)).await
+}
+
+/// Disks and networks may be slow, and a thread that serves must not wait for them.
+async fn blocking<T: Send + 'static>(
+    open: impl FnOnce() -> Result<T, KeysError> + Send + 'static,
+) -> Result<T, IssuerError> {
+    Ok(tokio::task::spawn_blocking(open).await.map_err(|_| IssuerError::Opening)??)
 }
 
 /// The leeway counts twice: for the clock of an issuer that signs with an old key a little longer, and for a verifier's.
@@ -108,7 +134,10 @@ fn signing_times(config: &Config) -> Timing {
 /// An issuer that is bound and ready to serve.
 pub struct Issuer {
     exchange: Arc<Exchange>,
+    platform: Platform,
     tls: Option<OwnTls>,
+    /// The root of the issuer's own certificate, where it has one.
+    root: Option<Arc<Authorities>>,
     listener: Listener,
     admin: Option<Listener>,
     registry: runtime::metrics::Metrics,
@@ -125,20 +154,24 @@ impl Issuer {
         let registry = runtime::metrics::Metrics::new();
         let metrics = Metrics::register(&registry);
         let readiness = Readiness::new();
-        let signing = Arc::new(SigningKeys::signing(&config.keys_file, signing_times(&config))?);
-        let certificates = config.certificates.as_ref().map(|config| Certificates::open(config, metrics.clone()));
-        let certificates = certificates.transpose()?;
-        let tls = config.tls.as_ref().map(|tls| OwnTls::new(tls, certificates.as_ref())).transpose()?;
-        let grants = Grants::follow(&config.documents, metrics.clone())?;
-        let cluster = ClusterKeys::new(&config.subject_tokens, metrics.clone(), readiness.clone())?;
+        let platform = Platform::open(&config.platform).await?;
+        let signing = Arc::new(open_signing(&config, &platform).await?);
+        let certificates = open_certificates(&config, &platform, &metrics).await?;
+        let root = open_root(&config, &platform).await?;
+        let own_tls = |tls| OwnTls::new(tls, certificates.as_ref(), root.clone());
+        let tls = config.tls.as_ref().map(own_tls).transpose()?;
+        let grants = Grants::follow(&platform, metrics.clone(), readiness.clone())?;
+        let client = platform.cluster().map(|cluster| cluster.client.clone());
+        let cluster = ClusterKeys::new(&config.subject_tokens, client.clone(), metrics.clone(), readiness.clone())?;
+        let reviewer = client.filter(|_| config.subject_tokens.token_review);
         let listener = Listener::bind(&config.listen).await?;
         let admin = match &config.admin {
             Some(address) => Some(Listener::bind(address).await?),
             None => None,
         };
         warn_if_exposed(&config);
-        let exchange = Arc::new(Exchange { config, signing, grants, cluster, certificates, metrics });
-        Ok(Self { exchange, tls, listener, admin, registry, readiness, drain })
+        let exchange = Arc::new(Exchange { config, signing, grants, cluster, certificates, reviewer, metrics });
+        Ok(Self { exchange, platform, tls, root, listener, admin, registry, readiness, drain })
     }
 
     /// Where it listens; for port 0 the port that the system chose.
@@ -166,8 +199,17 @@ impl Issuer {
         };
         let renewal = async {
             match &self.tls {
-                Some(tls) => tls.keep_up(self.exchange.certificates.as_ref()).await,
+                Some(tls) => tls.keep_up().await,
                 None => std::future::pending().await,
+            }
+        };
+        let publishing = async {
+            match (self.platform.cluster(), &self.root) {
+                (Some(cluster), Some(root)) => tokio::select! {
+                    never = cluster.publish(root) => never,
+                    never = keep_root(root) => never,
+                },
+                _ => std::future::pending().await,
             }
         };
         let serving = async { tokio::try_join!(main, extra) };
@@ -175,7 +217,43 @@ impl Issuer {
             served = serving => served.map(|_| ()).map_err(IssuerError::Serve),
             never = self.exchange.follow() => match never {},
             never = renewal => match never {},
+            never = publishing => match never {},
         }
+    }
+}
+
+async fn open_signing(config: &Config, platform: &Platform) -> Result<SigningKeys, IssuerError> {
+    let (store, times) = (platform.store(Which::SigningKeys)?, signing_times(config));
+    blocking(move || SigningKeys::signing(store, times)).await
+}
+
+async fn open_certificates(
+    config: &Config,
+    platform: &Platform,
+    metrics: &Metrics,
+) -> Result<Option<Certificates>, IssuerError> {
+    let Some(wanted) = config.certificates.clone() else { return Ok(None) };
+    let (store, metrics) = (platform.store(Which::Authorities)?, metrics.clone());
+    let bundle_file = match platform {
+        Platform::Local(local) => local.trust_bundle_file.clone(),
+        Platform::Cluster(_) => None,
+    };
+    blocking(move || Certificates::open(&wanted, store, bundle_file, metrics)).await.map(Some)
+}
+
+async fn open_root(config: &Config, platform: &Platform) -> Result<Option<Arc<Authorities>>, IssuerError> {
+    let Some(Tls::Root { .. }) = &config.tls else { return Ok(None) };
+    let store = platform.store(Which::Root)?;
+    blocking(move || Authorities::root(store)).await.map(|root| Some(Arc::new(root)))
+}
+
+/// Follows and rotates the root, for ever.
+async fn keep_root(root: &Arc<Authorities>) -> std::convert::Infallible {
+    loop {
+        let ring = root.clone();
+        // That it failed was said where it happened.
+        let _ = tokio::task::spawn_blocking(move || ring.tick(runtime::clock::now())).await;
+        tokio::time::sleep(ROOT_TICK).await;
     }
 }
 

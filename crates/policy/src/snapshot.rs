@@ -1,8 +1,9 @@
 //! All documents together, compiled: who has which roles of which service.
 //!
 //! A snapshot is made of documents that are all right, or not at all: [`Snapshot::compile`] gives every error there is,
-//! and the caller keeps the snapshot it has. So a broken document neither widens nor narrows what stands. Absent on
-//! purpose: what a role allows (`decide`), and the watching of files.
+//! and the caller keeps the snapshot it has. So a broken document neither widens nor narrows what stands. In a cluster each
+//! object is somebody else's, and one must not hold up all others: [`Snapshot::assemble`] takes those that are right, and
+//! a role that is not there opens nothing. Absent on purpose: what a role allows (`decide`), and the watching of files.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -22,6 +23,17 @@ pub struct Snapshot {
     grants: BTreeMap<(String, String), AccessGrant>,
     granted: HashMap<Subject, BTreeMap<ServiceName, BTreeSet<String>>>,
     services: BTreeSet<ServiceName>,
+}
+
+/// A grant's role that opens nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unresolved {
+    /// The namespace of the grant.
+    pub namespace: String,
+    /// The name of the grant.
+    pub grant: String,
+    /// What is wrong, and what there is.
+    pub what: String,
 }
 
 impl Snapshot {
@@ -45,6 +57,19 @@ impl Snapshot {
             errors = snapshot.connect();
         }
         if errors.is_empty() { Ok(snapshot) } else { Err(errors) }
+    }
+
+    /// Puts together documents that are right in themselves, whether or not they fit each other: a role that a grant names
+    /// and that is not there, or opens another service, opens nothing, and is told. A name that is taken is not taken twice.
+    #[must_use]
+    pub fn assemble(documents: impl IntoIterator<Item = Document>) -> (Self, Vec<Unresolved>) {
+        let mut snapshot = Self::default();
+        for document in documents {
+            snapshot.add(document);
+        }
+        snapshot.connect();
+        let unresolved = snapshot.grants.values().flat_map(|grant| snapshot.unresolved(grant)).collect();
+        (snapshot, unresolved)
     }
 
     /// The roles that a subject has of a service, over all grants, each once, in the order of their names; one that opens
@@ -86,7 +111,18 @@ impl Snapshot {
         if is_built_in(name) {
             return vec![built_in(name)];
         }
-        self.role(&service.namespace, name).map(AccessRole::details).unwrap_or_default()
+        let role = self.role(&service.namespace, name).filter(|role| role.service == *service);
+        role.map(AccessRole::details).unwrap_or_default()
+    }
+
+    fn unresolved(&self, grant: &AccessGrant) -> Vec<Unresolved> {
+        let missing = grant.roles.iter().filter_map(|(name, place)| self.missing(grant, name, place));
+        let told = |error: DocumentError| Unresolved {
+            namespace: grant.service.namespace.clone(),
+            grant: grant.name.clone(),
+            what: error.what,
+        };
+        missing.map(told).collect()
     }
 
     fn add(&mut self, document: Document) -> Option<DocumentError> {

@@ -13,6 +13,7 @@ pub mod drain;
 mod follow;
 pub mod http_client;
 pub mod http_server;
+pub mod kubernetes;
 pub mod listen;
 pub mod log;
 pub mod metrics;

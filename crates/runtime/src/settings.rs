@@ -1,31 +1,26 @@
-//! The settings of a service, as a mounted ConfigMap shows them: one file a key, changed while we run.
+//! The settings of a service, changed while we run: the ConfigMap `auth-settings`, as it is mounted (`mounted`: one file a
+//! key) or as the cluster's API has it (`cluster`).
 //!
 //! Everything here errs on the side of enforcing: what is missing or not understood signs and verifies, and a
 //! `TOKENS_NOT_BEFORE` is never loosened by a mistake. Absent on purpose: what a setting does (the sidecar's).
 
 use std::io;
-use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
 
-use notify::RecursiveMode;
+use parking_lot::Mutex;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::watch;
 
-use crate::{follow, secret};
+mod cluster;
+mod mounted;
+
+pub use cluster::ConfigMapRef;
 
 const SIGN: &str = "SIGN_AUTH_ENABLED";
 const VERIFY: &str = "VERIFY_AUTH_ENABLED";
 const NOT_BEFORE: &str = "TOKENS_NOT_BEFORE";
-
-/// A value is a word or a time; more is a mistake, and not worth reading.
-const MAX_VALUE: u64 = 4096;
-/// A file found empty may be between truncation and writing, so it is looked at again before it counts: a setting must
-/// not flicker because somebody wrote its own value once more. All looks together stay well below 250 ms.
-const LOOKS: usize = 8;
-const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 
 /// What verification does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -67,18 +62,71 @@ pub struct SettingsError {
     source: io::Error,
 }
 
-/// Reads the settings now and follows them: a change is there within 250 ms. Without a directory the defaults hold
-/// for good. The following ends when all receivers are gone.
-pub fn watch(directory: Option<PathBuf>) -> Result<watch::Receiver<Arc<Settings>>, SettingsError> {
+/// Where the settings are. With neither, the defaults hold for good.
+#[derive(Clone, Default)]
+pub struct Sources {
+    /// The directory that the ConfigMap is mounted at.
+    pub directory: Option<PathBuf>,
+    /// The ConfigMap itself: a change is seen at once, while a mounted one comes when the kubelet looks, a minute later.
+    pub cluster: Option<ConfigMapRef>,
+}
+
+/// Reads the settings now and follows them: a change of a directory is there within 250 ms. Of a directory and the cluster's
+/// API, the API counts once it has answered, unless it says that we may not ask. The following ends when all receivers are
+/// gone. With `cluster`, it is called within tokio.
+///
+/// # Errors
+/// When the directory cannot be followed.
+pub fn watch(sources: Sources) -> Result<watch::Receiver<Arc<Settings>>, SettingsError> {
     /// Never changes; it is only here because a receiver whose sender is gone reports an end.
     static DEFAULTS: LazyLock<watch::Sender<Arc<Settings>>> = LazyLock::new(|| watch::Sender::new(Arc::default()));
 
-    let Some(directory) = directory else { return Ok(DEFAULTS.subscribe()) };
-    let mut reader = Reader::new(directory.clone());
-    let (sender, receiver) = watch::channel(Arc::new(reader.read()));
-    let look = move || {
-        let settings = reader.read();
-        sender.send_if_modified(|current| {
+    if sources.directory.is_none() && sources.cluster.is_none() {
+        return Ok(DEFAULTS.subscribe());
+    }
+    let mut reader = Reader::new();
+    // Without a directory nothing is known yet, which is no reason to warn of missing keys.
+    let mounted = |directory| reader.read(mounted::values(directory), &Place::Directory(directory));
+    let first = sources.directory.as_deref().map(mounted);
+    let (sender, receiver) = watch::channel(Arc::new(first.unwrap_or_default()));
+    let followed = Arc::new(Followed { reader: Mutex::new(reader), sender });
+    if let Some(config_map) = sources.cluster {
+        tokio::spawn(cluster::follow(config_map, followed.clone()));
+    }
+    if let Some(directory) = sources.directory {
+        mounted::follow(directory.clone(), followed).map_err(|source| SettingsError { directory, source })?;
+    }
+    Ok(receiver)
+}
+
+/// Settings that come from one place or another.
+struct Followed {
+    reader: Mutex<Reader>,
+    sender: watch::Sender<Arc<Settings>>,
+}
+
+impl Followed {
+    /// What a place says now. The directory is not listened to while the API is.
+    fn heard(&self, values: [Value; 3], place: &Place) {
+        let mut reader = self.reader.lock();
+        if reader.api && matches!(place, Place::Directory(_)) {
+            return;
+        }
+        reader.api = matches!(place, Place::ConfigMap(..));
+        self.publish(reader.read(values, place));
+    }
+
+    /// The API says nothing any more, and will not: the directory counts again.
+    fn api_refuses(&self) {
+        self.reader.lock().api = false;
+    }
+
+    fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    fn publish(&self, settings: Settings) {
+        self.sender.send_if_modified(|current| {
             let changed = **current != settings;
             if changed {
                 tracing::info!(sign = settings.sign, verify = ?settings.verify, tokens_not_before = settings.tokens_not_before,
@@ -87,23 +135,35 @@ pub fn watch(directory: Option<PathBuf>) -> Result<watch::Receiver<Arc<Settings>
             }
             changed
         });
-        if sender.is_closed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    };
-    follow::follow("settings", directory.clone(), RecursiveMode::NonRecursive, look)
-        .map_err(|source| SettingsError { directory, source })?;
-    Ok(receiver)
+    }
 }
 
-/// Reads the directory again and again, remembering what must outlive a bad read.
+/// Where values come from, for messages.
+enum Place<'a> {
+    Directory(&'a std::path::Path),
+    ConfigMap(&'a ConfigMapRef),
+}
+
+impl std::fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Directory(path) => write!(f, "{}", path.display()),
+            Self::ConfigMap(config_map) => write!(f, "{config_map}"),
+        }
+    }
+}
+
+/// Reads values again and again, remembering what must outlive a bad read.
 struct Reader {
-    directory: PathBuf,
+    /// Whether the API counts, and not the directory.
+    api: bool,
     last: Settings,
     first: bool,
     /// Said already; said again only after it has changed.
     warnings: Vec<String>,
 }
 
-/// One key's file.
+/// What stands under one key.
 enum Value {
     Text(String),
     Missing,
@@ -111,12 +171,11 @@ enum Value {
 }
 
 impl Reader {
-    fn new(directory: PathBuf) -> Self {
-        Self { directory, last: Settings::default(), first: true, warnings: Vec::new() }
+    fn new() -> Self {
+        Self { api: false, last: Settings::default(), first: true, warnings: Vec::new() }
     }
 
-    fn read(&mut self) -> Settings {
-        let values = values(&self.directory);
+    fn read(&mut self, values: [Value; 3], place: &Place) -> Settings {
         let nothing = values.iter().all(|v| matches!(v, Value::Missing));
         let mut warnings = Vec::new();
         let [sign, verify, not_before] = values;
@@ -131,7 +190,7 @@ impl Reader {
         }
         self.first = false;
         self.last = settings.clone();
-        self.warn(warnings);
+        self.warn(warnings, place);
         settings
     }
 
@@ -153,41 +212,17 @@ impl Reader {
         last
     }
 
-    fn warn(&mut self, warnings: Vec<String>) {
+    fn warn(&mut self, warnings: Vec<String>, place: &Place) {
         if self.warnings == warnings {
             return;
         }
         for warning in &warnings {
-            tracing::warn!(directory = %self.directory.display(), "{warning}");
+            tracing::warn!(settings = %place, "{warning}");
         }
         if warnings.is_empty() {
-            tracing::info!(directory = %self.directory.display(), "all settings are understood again");
+            tracing::info!(settings = %place, "all settings are understood again");
         }
         self.warnings = warnings;
-    }
-}
-
-fn values(directory: &Path) -> [Value; 3] {
-    let look = || [SIGN, VERIFY, NOT_BEFORE].map(|key| read_value(&directory.join(key)));
-    let empty = |value: &Value| matches!(value, Value::Text(text) if text.is_empty());
-    let mut values = look();
-    for _ in 1..LOOKS {
-        if !values.iter().any(empty) {
-            break;
-        }
-        std::thread::sleep(BETWEEN_LOOKS);
-        values = look();
-    }
-    values
-}
-
-fn read_value(path: &Path) -> Value {
-    match secret::read_text(path, MAX_VALUE) {
-        Ok(text) => Value::Text(text.trim().to_owned()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Value::Missing,
-        // A key's path below a file instead of a directory.
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Value::Missing,
-        Err(error) => Value::Unreadable(error.to_string()),
     }
 }
 

@@ -23,8 +23,8 @@ pub struct Config {
     pub issuer: Issuer,
     /// Where the pod's own certificates come from, if it has any.
     pub certificates: Option<Certificates>,
-    /// Directory of the service's settings (`auth-settings`); none: the defaults, for ever.
-    pub settings: Option<PathBuf>,
+    /// Where the service's settings (`auth-settings`) are.
+    pub settings: Settings,
     /// Address of `/metrics`, `/healthz` and `/readyz`.
     pub admin: Option<Address>,
     /// Database logins.
@@ -33,6 +33,15 @@ pub struct Config {
     pub inbound: Vec<Inbound>,
     /// Listeners that sign.
     pub outbound: Vec<Outbound>,
+}
+
+/// Where the service's settings are. With neither, the defaults hold for ever.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// The directory at which the ConfigMap is mounted.
+    pub directory: Option<PathBuf>,
+    /// Whether to watch the ConfigMap through the cluster's API, if the pod's service account may.
+    pub cluster: bool,
 }
 
 /// Where tokens and keys come from.

@@ -12,7 +12,7 @@ use runtime::decision_log::{DecisionLog, OnFull};
 use runtime::drain::{DrainWatch, Guard};
 use runtime::http_client::HttpClient;
 use runtime::listen::{Address, Listener, Stream};
-use runtime::settings::{Settings, Verify};
+use runtime::settings::{ConfigMapRef, Settings, Sources, Verify};
 use tokio::sync::watch;
 
 use crate::analysis::Analyses;
@@ -93,7 +93,7 @@ pub async fn serve(config: Config, drain: DrainWatch) -> Result<DecisionLog, Ser
     let shared = Shared {
         certificates: start_certificates(&config, &client, &registry, &readiness)?,
         client,
-        settings: runtime::settings::watch(config.settings.clone())?,
+        settings: runtime::settings::watch(settings_sources(&config).await)?,
         readiness,
         config,
         audit,
@@ -113,6 +113,17 @@ pub async fn serve(config: Config, drain: DrainWatch) -> Result<DecisionLog, Ser
         let _ = server.await;
     }
     Ok(log)
+}
+
+/// Without credentials for the API, or with ones that are of no use, the directory has to do.
+async fn settings_sources(config: &Config) -> Sources {
+    let directory = config.settings.directory.clone();
+    if !config.settings.cluster || !runtime::kubernetes::has_credentials() {
+        return Sources { directory, cluster: None };
+    }
+    let namespace = config.service.namespace.clone();
+    let client = runtime::kubernetes::client().await.inspect_err(|error| tracing::warn!(%error, "settings.kubernetes"));
+    Sources { directory, cluster: client.ok().map(|client| ConfigMapRef { client, namespace }) }
 }
 
 fn start_certificates(

@@ -1,9 +1,7 @@
 //! Certificate authorities: each a key and a certificate of its own for it, and what they sign.
 //!
-//! Which of them signs is the ring's to say (`ring`), their file `ring_file`'s, whom a certificate is for `certificates`'.
+//! Which of them signs is the ring's to say (`ring`), what holds them `stored_ring`'s, whom a certificate is for `certificates`'.
 //! Deliberately absent: revocation lists, for what is signed here ends within hours; intermediate authorities.
-
-use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -20,19 +18,23 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer as _;
 
 use super::ring::{Dated, Timing};
-use super::ring_file::{Entry, KeysError, RingFile};
+use super::store::{KeysError, Store};
+use super::stored_ring::{Entry, StoredRing};
 
 /// Certificates begin in the past, for those whose clocks are late.
 const BACKDATED: i64 = 300;
 /// An authority outlives everything that is planned for it by this, so that a rotation which fails is noticed in time.
 const SLACK: i64 = 7 * 24 * 3600;
+/// Pods are told of the root when they start, and know no other for as long as they live: ten years, with one of overlap.
+const ROOT: Timing = Timing { period: 9 * YEAR, lead: YEAR, life: 24 * 3600 };
+const YEAR: i64 = 365 * 24 * 3600;
 /// RFC 5280 §4.1.2.2 allows 20 bytes; 16 random ones never meet twice.
 const SERIAL: usize = 16;
 
-/// The authorities and their file.
-pub(crate) type Authorities = RingFile<Authority>;
+/// The authorities and what holds them.
+pub(crate) type Authorities = StoredRing<Authority>;
 
-/// An authority as the file holds it.
+/// An authority as it is stored.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct StoredAuthority {
@@ -68,13 +70,18 @@ pub(crate) struct Issued {
 
 impl Authorities {
     /// Opens the authorities, or makes the first.
-    pub(crate) fn authorities(path: &Path, timing: Timing) -> Result<Self, KeysError> {
-        Self::open(path, timing, maker(timing))
+    pub(crate) fn authorities(store: Box<dyn Store>, timing: Timing) -> Result<Self, KeysError> {
+        Self::open(store, timing, maker(timing))
     }
 
     /// Opens those that are there.
-    pub(crate) fn authorities_existing(path: &Path, timing: Timing) -> Result<Self, KeysError> {
-        Self::existing(path, timing, maker(timing))
+    pub(crate) fn authorities_existing(store: Box<dyn Store>, timing: Timing) -> Result<Self, KeysError> {
+        Self::existing(store, timing, maker(timing))
+    }
+
+    /// Opens the root of the issuer's own certificate, or makes it.
+    pub(crate) fn root(store: Box<dyn Store>) -> Result<Self, KeysError> {
+        Self::authorities(store, ROOT)
     }
 
     /// The certificates of all that may have signed what is in use, in PEM, and how many seconds they may be kept.
@@ -214,6 +221,9 @@ fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use super::super::store::file::FileStore;
     use super::*;
 
     const TIMING: Timing = Timing { period: 1000, lead: 100, life: 60 };
@@ -229,7 +239,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (path, now) = (directory.path().join("authority.json"), runtime::clock::now());
         age(&path, now - 5000, now - 10);
-        let authorities = Authorities::authorities(&path, TIMING).unwrap();
+        let authorities = Authorities::authorities(Box::new(FileStore::new(&path)), TIMING).unwrap();
         let ring = authorities.ring();
         assert!(ring.active(now).good_until() > now && ring.published(now).count() == 1);
     }
@@ -239,7 +249,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (path, now) = (directory.path().join("authority.json"), runtime::clock::now());
         age(&path, now - 10, now + 120);
-        let authorities = Authorities::authorities(&path, TIMING).unwrap();
+        let authorities = Authorities::authorities(Box::new(FileStore::new(&path)), TIMING).unwrap();
         let ring = authorities.ring();
         assert!(ring.pending(now).is_some() && ring.active(now).created_at() == now - 10);
         let key = KeyPair::generate().unwrap();
@@ -261,7 +271,10 @@ mod tests {
         for stored in [other_key, other_name, no_authority] {
             let text = serde_json::json!({"version": 2, "keys": [stored]}).to_string();
             runtime::secret::write(&path, text.as_bytes()).unwrap();
-            assert!(matches!(Authorities::authorities(&path, TIMING), Err(KeysError::Damaged { .. })));
+            assert!(matches!(
+                Authorities::authorities(Box::new(FileStore::new(&path)), TIMING),
+                Err(KeysError::Damaged { .. })
+            ));
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Deliberately absent: HTTP (`routes`), the authorities' own making and their rotation (`authority`, `ring`).
 
 use std::convert::Infallible;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,8 @@ use super::config;
 use super::csr::{CsrError, ProvenKey};
 use super::metrics::Metrics;
 use super::ring::Timing;
-use super::ring_file::{KeysError, keep_ring};
+use super::store::{KeysError, Store};
+use super::stored_ring::keep_ring;
 
 /// How often the bundle's file is compared with what it should be.
 const TICK: Duration = Duration::from_millis(500);
@@ -34,14 +36,20 @@ pub(crate) enum Refused {
 pub(crate) struct Certificates {
     pub(crate) authorities: Arc<Authorities>,
     config: config::Certificates,
+    bundle_file: Option<PathBuf>,
     metrics: Metrics,
 }
 
 impl Certificates {
-    /// Opens the authorities and writes the bundle's file.
-    pub(crate) fn open(config: &config::Certificates, metrics: Metrics) -> Result<Self, KeysError> {
-        let authorities = Arc::new(Authorities::authorities(&config.authority_file, times(config))?);
-        let this = Self { authorities, config: config.clone(), metrics };
+    /// Opens the authorities and writes the bundle's file, if there is to be one. Blocks.
+    pub(crate) fn open(
+        config: &config::Certificates,
+        store: Box<dyn Store>,
+        bundle_file: Option<PathBuf>,
+        metrics: Metrics,
+    ) -> Result<Self, KeysError> {
+        let authorities = Arc::new(Authorities::authorities(store, times(config))?);
+        let this = Self { authorities, config: config.clone(), bundle_file, metrics };
         this.write_bundle()?;
         Ok(this)
     }
@@ -88,15 +96,15 @@ impl Certificates {
 
     /// Only if it is not there already, whole: several issuers may share the file, too.
     fn write_bundle(&self) -> Result<(), KeysError> {
-        let Some(path) = &self.config.trust_bundle_file else { return Ok(()) };
+        let Some(path) = &self.bundle_file else { return Ok(()) };
         let (bundle, _) = self.authorities.bundle(runtime::clock::now());
         if std::fs::read(path).is_ok_and(|there| there == bundle.as_bytes()) {
             return Ok(());
         }
-        runtime::secret::write_public(path, bundle.as_bytes()).map_err(|error| KeysError::File {
+        runtime::secret::write_public(path, bundle.as_bytes()).map_err(|error| KeysError::Store {
             what: "trust bundle",
-            path: path.clone(),
-            error,
+            place: path.display().to_string(),
+            error: error.into(),
         })
     }
 

@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use identity::UnixTime;
-use identity::jwks::{KeySet, RefreshPlan};
+use identity::jwks::RefreshPlan;
 use parking_lot::RwLock;
 use runtime::admin::Readiness;
+use runtime::kubernetes::Client;
 use tokio::sync::Mutex;
 
 use super::config::SubjectTokens;
-use super::fetch::{FetchError, Fetcher};
+use super::fetch::{FetchError, Fetcher, Trusted};
 use super::metrics::Metrics;
 
 /// How often the plan is asked. Not slept until `due_at`, because the clock may be set while we sleep.
@@ -24,7 +25,7 @@ const READY: &str = "the cluster's keys";
 /// The keys and what keeps them fresh.
 pub(crate) struct ClusterKeys {
     fetcher: Fetcher,
-    keys: RwLock<Option<Arc<KeySet>>>,
+    keys: RwLock<Option<Arc<Trusted>>>,
     /// Held while fetching, so that a hundred requests with an unknown key cause one fetch.
     plan: Mutex<RefreshPlan>,
     /// Fetches that have begun.
@@ -34,8 +35,14 @@ pub(crate) struct ClusterKeys {
 }
 
 impl ClusterKeys {
-    pub(crate) fn new(config: &SubjectTokens, metrics: Metrics, readiness: Readiness) -> Result<Self, FetchError> {
-        let fetcher = Fetcher::new(config)?;
+    /// `cluster` is needed for the API server's own keys.
+    pub(crate) fn new(
+        config: &SubjectTokens,
+        cluster: Option<Client>,
+        metrics: Metrics,
+        readiness: Readiness,
+    ) -> Result<Self, FetchError> {
+        let fetcher = Fetcher::new(config, cluster)?;
         let plan = if fetcher.is_local() { RefreshPlan::of_file() } else { RefreshPlan::new() };
         readiness.set(READY, false);
         Ok(Self {
@@ -49,16 +56,16 @@ impl ClusterKeys {
     }
 
     /// The last known keys; `None` before the first were had.
-    pub(crate) fn current(&self) -> Option<Arc<KeySet>> {
+    pub(crate) fn current(&self) -> Option<Arc<Trusted>> {
         self.keys.read().clone()
     }
 
     /// A token named a key that is not known: the keys after a refresh, if the plan allows one now. Waits for two
     /// fetches at most, the one under way and the next.
-    pub(crate) async fn for_unknown_key(&self, kid: &str) -> Option<Arc<KeySet>> {
+    pub(crate) async fn for_unknown_key(&self, kid: &str) -> Option<Arc<Trusted>> {
         let begun = self.begun.load(Ordering::SeqCst);
         let mut plan = self.plan.lock().await;
-        let known = self.current().is_some_and(|keys| keys.contains(kid));
+        let known = self.current().is_some_and(|trusted| trusted.keys.contains(kid));
         // One that began since this was asked has ended, as the plan was to be had: no other would know better.
         let asked_since = self.begun.load(Ordering::SeqCst) > begun;
         if !known && !asked_since {

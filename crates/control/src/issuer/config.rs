@@ -13,6 +13,11 @@ use runtime::listen::Address;
 use serde::Deserialize;
 
 mod certificates;
+mod platform;
+
+pub use platform::{Cluster, Local, Platform};
+
+use platform::RawCluster;
 
 use certificates::{RawCertificates, RawTls};
 
@@ -40,12 +45,10 @@ pub struct Config {
     pub listen: Address,
     /// How it serves TLS; `None`: it does not.
     pub tls: Option<Tls>,
-    /// The file of its signing keys.
-    pub keys_file: PathBuf,
-    /// When they rotate.
+    /// Where its keys and the documents are.
+    pub platform: Platform,
+    /// When its signing keys rotate.
     pub signing_keys: Rotate,
-    /// The directory of AccessRole and AccessGrant documents.
-    pub documents: PathBuf,
     /// Which subject tokens are believed.
     pub subject_tokens: SubjectTokens,
     /// The life of an access token, in seconds.
@@ -71,13 +74,17 @@ pub enum Tls {
         /// DNS names or IP addresses.
         names: Vec<String>,
     },
+    /// With a certificate for these names of a root that does nothing else and lasts for years: who trusts it need not follow
+    /// the authorities.
+    Root {
+        /// DNS names or IP addresses.
+        names: Vec<String>,
+    },
 }
 
 /// Certificates for workloads.
 #[derive(Debug, Clone)]
 pub struct Certificates {
-    /// The file of the authorities.
-    pub authority_file: PathBuf,
     /// The trust domain of the SPIFFE IDs.
     pub trust_domain: String,
     /// The cluster's DNS domain.
@@ -88,8 +95,6 @@ pub struct Certificates {
     pub rotation: Rotate,
     /// Further names, DNS or IP, of some service accounts.
     pub names: BTreeMap<Subject, Vec<String>>,
-    /// Where the authorities' certificates are written to, for others.
-    pub trust_bundle_file: Option<PathBuf>,
 }
 
 /// When keys rotate.
@@ -104,14 +109,16 @@ pub struct Rotate {
 /// Which subject tokens are believed.
 #[derive(Debug, Clone)]
 pub struct SubjectTokens {
-    /// The cluster's issuer, exactly as in `iss`.
-    pub issuer: String,
+    /// The cluster's issuer, exactly as in `iss`; `None`: whom the API server says.
+    pub issuer: Option<String>,
     /// The audience they must be projected with.
     pub audience: String,
     /// Where the cluster's keys are.
     pub keys: KeySource,
     /// The authorities of an https source.
     pub ca_file: Option<PathBuf>,
+    /// Whether the API server is asked about each token, too: those of deleted pods end at once then.
+    pub token_review: bool,
 }
 
 /// Where the cluster's keys are.
@@ -123,6 +130,8 @@ pub enum KeySource {
     Url(String),
     /// Named by the OpenID discovery document at this URL.
     Discovery(String),
+    /// The API server's own.
+    Cluster,
 }
 
 /// What is wrong with a configuration; every line one thing.
@@ -137,6 +146,7 @@ struct Raw {
     listen: Option<String>,
     tls: Option<RawTls>,
     keys_file: Option<PathBuf>,
+    kubernetes: Option<RawCluster>,
     signing_keys: Option<RawRotate>,
     documents: Option<RawDocuments>,
     subject_tokens: Option<RawSubjectTokens>,
@@ -161,11 +171,19 @@ struct RawDocuments {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawSubjectTokens {
+    from: Option<TokenSource>,
     issuer: Option<String>,
     jwks_file: Option<PathBuf>,
     jwks_url: Option<String>,
     ca_file: Option<PathBuf>,
     audience: Option<String>,
+    token_review: Option<bool>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum TokenSource {
+    Kubernetes,
 }
 
 #[derive(Deserialize)]
@@ -231,14 +249,15 @@ impl Errors {
 
 impl Raw {
     /// No `?` before everything was looked at: that is what shows all errors at once.
-    fn build(self, errors: &mut Errors) -> Option<Config> {
+    fn build(mut self, errors: &mut Errors) -> Option<Config> {
         let url = errors.required("url", self.url).inspect(|url| errors.check("url", wrong_issuer_url(url)));
         let listen = errors.required("listen", self.listen).and_then(|text| errors.parsed("listen", &text));
-        let keys_file = errors.required("keys_file", self.keys_file);
         let documents = self.documents.and_then(|documents| documents.directory);
-        let documents = errors.required("documents.directory", documents);
+        let files = self.certificates.as_mut().map(RawCertificates::take_files);
+        let in_cluster = self.kubernetes.is_some();
+        let platform = platform::build(self.kubernetes, (self.keys_file, documents), files, errors);
         let subject_tokens = errors.required("subject_tokens", self.subject_tokens);
-        let subject_tokens = subject_tokens.and_then(|raw| raw.build(url.as_deref(), errors));
+        let subject_tokens = subject_tokens.and_then(|raw| raw.build(url.as_deref(), in_cluster, errors));
         let ttl = self.access_tokens.and_then(|tokens| tokens.ttl).unwrap_or(DEFAULT_TTL);
         let ttl_wrong = (!(1..=MAX_TTL).contains(&ttl)).then_some("must be from 1 to 3600 seconds");
         errors.check("access_tokens.ttl", ttl_wrong);
@@ -250,7 +269,7 @@ impl Raw {
             errors,
         );
         let authority = self.certificates.is_some();
-        let tls = self.tls.map(|raw| raw.build(url.as_deref(), authority, errors));
+        let tls = self.tls.map(|raw| raw.build(url.as_deref(), (authority, in_cluster), errors));
         let certificates = self.certificates.map(|raw| raw.build(errors));
         let admin = match self.admin {
             Some(admin) => errors
@@ -262,9 +281,8 @@ impl Raw {
             url: url?,
             listen: listen?,
             tls: tls.flatten(),
-            keys_file: keys_file?,
+            platform: platform?,
             signing_keys,
-            documents: documents?,
             subject_tokens: subject_tokens?,
             ttl,
             certificates: certificates.flatten(),
@@ -285,34 +303,47 @@ fn rotation(name: &str, (period, lead): (i64, i64), life: i64, errors: &mut Erro
 }
 
 impl RawSubjectTokens {
-    fn build(self, url: Option<&str>, errors: &mut Errors) -> Option<SubjectTokens> {
-        let issuer = errors.required("subject_tokens.issuer", self.issuer.filter(|issuer| !issuer.is_empty()));
-        let audience = self.audience.or_else(|| url.map(str::to_owned));
-        errors.check(
-            "subject_tokens.audience",
-            audience.as_deref().is_some_and(str::is_empty).then_some("must not be empty"),
-        );
-        let keys = match (self.jwks_file, self.jwks_url) {
+    fn build(mut self, url: Option<&str>, in_cluster: bool, errors: &mut Errors) -> Option<SubjectTokens> {
+        let audience = self.audience.take().or_else(|| url.map(str::to_owned));
+        let empty = audience.as_deref().is_some_and(str::is_empty);
+        errors.check("subject_tokens.audience", empty.then_some("must not be empty"));
+        let token_review = self.token_review.unwrap_or(false);
+        errors.check("subject_tokens.token_review", (token_review && !in_cluster).then_some("needs `kubernetes`"));
+        let issuer = self.issuer.take().filter(|issuer| !issuer.is_empty());
+        let keys = match self.from {
+            Some(TokenSource::Kubernetes) => self.cluster(in_cluster, errors),
+            None => {
+                errors.required("subject_tokens.issuer", issuer.clone());
+                self.keys(issuer.as_deref(), errors)
+            }
+        };
+        Some(SubjectTokens { issuer, audience: audience?, keys: keys?, ca_file: self.ca_file, token_review })
+    }
+
+    fn cluster(&self, in_cluster: bool, errors: &mut Errors) -> Option<KeySource> {
+        errors.check("subject_tokens.from", (!in_cluster).then_some("kubernetes needs `kubernetes`"));
+        let idle = self.jwks_file.is_some() || self.jwks_url.is_some() || self.ca_file.is_some();
+        errors.check("subject_tokens", idle.then_some("from: kubernetes needs no jwks_file, jwks_url or ca_file"));
+        Some(KeySource::Cluster)
+    }
+
+    fn keys(&mut self, issuer: Option<&str>, errors: &mut Errors) -> Option<KeySource> {
+        let keys = match (self.jwks_file.take(), self.jwks_url.take()) {
             (Some(_), Some(_)) => {
                 errors.check("subject_tokens", Some("give jwks_file or jwks_url, not both"));
-                None
+                return None;
             }
-            (Some(file), None) => Some(KeySource::File(file)),
+            (Some(file), None) => KeySource::File(file),
             (None, Some(url)) => {
                 errors.check("subject_tokens.jwks_url", wrong_url(&url));
-                Some(KeySource::Url(url))
+                KeySource::Url(url)
             }
-            (None, None) => issuer.as_deref().map(|issuer| discovery(issuer, errors)),
+            (None, None) => discovery(issuer?, errors),
         };
-        let secure =
-            matches!(&keys, Some(KeySource::Url(url) | KeySource::Discovery(url)) if url.starts_with("https:"));
-        if secure && self.ca_file.is_none() {
-            errors.check(
-                "subject_tokens.ca_file",
-                Some("is needed for https; in a pod it is /var/run/secrets/kubernetes.io/serviceaccount/ca.crt"),
-            );
-        }
-        Some(SubjectTokens { issuer: issuer?, audience: audience?, keys: keys?, ca_file: self.ca_file })
+        let secure = matches!(&keys, KeySource::Url(url) | KeySource::Discovery(url) if url.starts_with("https:"));
+        let needed = "is needed for https; in a pod it is /var/run/secrets/kubernetes.io/serviceaccount/ca.crt";
+        errors.check("subject_tokens.ca_file", (secure && self.ca_file.is_none()).then_some(needed));
+        Some(keys)
     }
 }
 

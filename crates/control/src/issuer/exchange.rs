@@ -11,13 +11,17 @@ use identity::exchange::{ErrorCode, OAuthError, Request, Response, narrow, scope
 use identity::subject::{self, SubjectToken};
 use identity::{MAX_TOKEN_LENGTH, ServiceName, Subject, TokenError, UnixTime, UnverifiedToken};
 
+use runtime::kubernetes::Client;
+
 use super::certificates::Certificates;
 use super::cluster_keys::ClusterKeys;
 use super::config::Config;
+use super::fetch::Trusted;
 use super::grants::Grants;
 use super::keys::SigningKeys;
 use super::metrics::Metrics;
-use super::ring_file::keep_ring;
+use super::stored_ring::keep_ring;
+use super::token_review::{self, Reviewed};
 
 /// Everything that an answer depends on.
 pub(crate) struct Exchange {
@@ -26,6 +30,8 @@ pub(crate) struct Exchange {
     pub(crate) grants: Grants,
     pub(crate) cluster: ClusterKeys,
     pub(crate) certificates: Option<Certificates>,
+    /// Asked about each subject token, where that is configured.
+    pub(crate) reviewer: Option<Client>,
     pub(crate) metrics: Metrics,
 }
 
@@ -86,20 +92,42 @@ impl Exchange {
 
     /// Verifies the subject token, with fresher keys if it names one that is not known.
     pub(crate) async fn caller(&self, token: &UnverifiedToken) -> Result<SubjectToken, CallerError> {
-        let tokens = &self.config.subject_tokens;
-        let expected = subject::Expected { issuer: &tokens.issuer, audience: &tokens.audience };
-        let verify = |keys: &_| subject::verify(token, keys, &expected, now());
-        let keys = self.cluster.current().ok_or(CallerError::KeysUnknown)?;
-        let mut result = verify(&*keys);
+        let audience = &self.config.subject_tokens.audience;
+        let verify = |trusted: &Trusted| {
+            let expected = subject::Expected { issuer: &trusted.issuer, audience };
+            subject::verify(token, &trusted.keys, &expected, now())
+        };
+        let trusted = self.cluster.current().ok_or(CallerError::KeysUnknown)?;
+        let mut result = verify(&trusted);
         if let Err(TokenError::UnknownKey { kid }) = &result {
-            let keys = self.cluster.for_unknown_key(kid).await.ok_or(CallerError::KeysUnknown)?;
-            result = verify(&*keys);
+            let trusted = self.cluster.for_unknown_key(kid).await.ok_or(CallerError::KeysUnknown)?;
+            result = verify(&trusted);
         }
-        result.map_err(CallerError::Token)
+        let caller = result.map_err(CallerError::Token)?;
+        self.review(token, &caller).await?;
+        Ok(caller)
+    }
+
+    /// Whether the API server knows the token still, where it is to be asked.
+    async fn review(&self, token: &UnverifiedToken, caller: &SubjectToken) -> Result<(), CallerError> {
+        let Some(client) = &self.reviewer else { return Ok(()) };
+        match token_review::review(client, token, &self.config.subject_tokens.audience, caller).await {
+            Ok(Reviewed::Good) => Ok(()),
+            Ok(Reviewed::Bad(reason)) => {
+                tracing::info!(subject = %caller.subject(), reason, "the API server does not know a token any more");
+                Err(CallerError::Revoked)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a token cannot be reviewed");
+                Err(CallerError::NotReviewed)
+            }
+        }
     }
 
     fn issue(&self, request: &Request, subject: &Subject) -> Result<(Response, String), OAuthError> {
-        let granted = self.grants.granted(subject, &request.audience);
+        // "None" would end open sessions; "not known yet" makes the sidecar ask again.
+        let unknown = || OAuthError::new(ErrorCode::TemporarilyUnavailable, "the grants are not known yet; try again");
+        let granted = self.grants.granted(subject, &request.audience).ok_or_else(unknown)?;
         let details = narrow(request, subject, granted)?;
         let claims = Claims { cnf: request.confirmation, ..self.claims(subject, &request.audience, details)? };
         let (jti, scope) = (claims.jti.clone(), claims.scope.clone());
@@ -140,21 +168,35 @@ impl Exchange {
 }
 
 /// Why it is not known who asks.
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum CallerError {
     /// No token could be checked now.
+    #[error("the cluster's keys are not known yet; try again")]
     KeysUnknown,
     /// This one is not believed.
+    #[error(transparent)]
     Token(TokenError),
+    /// Its pod or service account is gone.
+    #[error("the cluster's API server does not accept this token any more")]
+    Revoked,
+    /// The API server was to be asked, and did not answer.
+    #[error("the cluster's API server could not be asked about this token; try again")]
+    NotReviewed,
 }
 
 impl CallerError {
     fn of_exchange(&self) -> OAuthError {
-        match self {
-            Self::KeysUnknown => {
-                OAuthError::new(ErrorCode::TemporarilyUnavailable, "the cluster's keys are not known yet; try again")
-            }
-            Self::Token(error) => OAuthError::subject_token(error),
-        }
+        let code = match self {
+            Self::Token(error) => return OAuthError::subject_token(error),
+            Self::KeysUnknown | Self::NotReviewed => ErrorCode::TemporarilyUnavailable,
+            Self::Revoked => ErrorCode::InvalidRequest,
+        };
+        OAuthError::new(code, format!("subject_token: {self}"))
+    }
+
+    /// Whether it may be otherwise in a moment.
+    pub(crate) fn is_temporary(&self) -> bool {
+        matches!(self, Self::KeysUnknown | Self::NotReviewed)
     }
 }
 

@@ -1,9 +1,6 @@
 //! Signing keys: P-256, published as a JWKS, each named by its thumbprint.
 //!
-//! Which of them signs is the ring's to say (`ring`), their file `ring_file`'s. Deliberately absent: any other algorithm,
-//! and keys in a Kubernetes Secret.
-
-use std::path::Path;
+//! Which of them signs is the ring's to say (`ring`), what holds them `stored_ring`'s. Deliberately absent: any other algorithm.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
@@ -15,15 +12,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::ring::{Dated, Timing};
-use super::ring_file::{Entry, KeysError, RingFile};
+use super::store::{KeysError, Store};
+use super::stored_ring::{Entry, StoredRing};
 
 /// The coordinates of a P-256 point, after the byte that says that both are there.
 const COORDINATE: usize = 32;
 
-/// The signing keys and their file.
-pub(crate) type SigningKeys = RingFile<SigningKey>;
+/// The signing keys and what holds them.
+pub(crate) type SigningKeys = StoredRing<SigningKey>;
 
-/// A key as the file holds it.
+/// A key as it is stored.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct StoredKey {
@@ -43,13 +41,13 @@ pub(crate) struct SigningKey {
 
 impl SigningKeys {
     /// Opens the signing keys, or makes them.
-    pub(crate) fn signing(path: &Path, timing: Timing) -> Result<Self, KeysError> {
-        Self::open(path, timing, generate)
+    pub(crate) fn signing(store: Box<dyn Store>, timing: Timing) -> Result<Self, KeysError> {
+        Self::open(store, timing, generate)
     }
 
     /// Opens those that are there.
-    pub(crate) fn signing_existing(path: &Path, timing: Timing) -> Result<Self, KeysError> {
-        Self::existing(path, timing, generate)
+    pub(crate) fn signing_existing(store: Box<dyn Store>, timing: Timing) -> Result<Self, KeysError> {
+        Self::existing(store, timing, generate)
     }
 
     /// The public keys as a JWKS document, and how many seconds it may be kept.

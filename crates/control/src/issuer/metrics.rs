@@ -7,7 +7,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
 use super::ring::{Dated, Ring};
-use super::ring_file::counts;
+use super::stored_ring::counts;
 
 /// From a cached key set (tens of microseconds) to one that had to be fetched (seconds).
 const SECONDS: [f64; 10] = [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.01, 0.05, 0.25, 1.0, 5.0];
@@ -56,10 +56,7 @@ impl RingMetrics {
                 Family::default(),
             ),
             age: gauge(&format!("{one}_age_seconds"), "Age of the one that signs; beyond its period, rotation fails"),
-            well: gauge(
-                &format!("{many}_valid"),
-                "1 while the file as it lies there is in force and rotates, 0 while not",
-            ),
+            well: gauge(&format!("{many}_valid"), "1 while what is stored is in force and rotates, 0 while not"),
         }
     }
 

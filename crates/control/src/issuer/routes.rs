@@ -217,21 +217,20 @@ async fn caller(exchange: &Exchange, headers: &HeaderMap) -> Result<SubjectToken
         let detail = "show the service-account token as Authorization: Bearer";
         return Err(unauthenticated(detail, HeaderValue::from_static("Bearer")));
     };
-    exchange.caller(&UnverifiedToken::new(token.trim())).await.map_err(|error| match error {
-        CallerError::KeysUnknown => {
-            let mut response =
-                problem_that(StatusCode::SERVICE_UNAVAILABLE, "the cluster's keys are not known yet; try again");
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
-            response
-        }
-        CallerError::Token(error) => {
-            tracing::info!(reason = %error, "a certificate was refused");
-            let description = error.to_string().replace('"', "'");
-            let challenge = format!("Bearer error=\"invalid_token\", error_description=\"{description}\"");
-            let plain = HeaderValue::from_static("Bearer error=\"invalid_token\"");
-            unauthenticated(&error.to_string(), HeaderValue::from_str(&challenge).unwrap_or(plain))
-        }
-    })
+    exchange.caller(&UnverifiedToken::new(token.trim())).await.map_err(|error| refused_caller(&error))
+}
+
+fn refused_caller(error: &CallerError) -> Response {
+    if error.is_temporary() {
+        let mut response = problem_that(StatusCode::SERVICE_UNAVAILABLE, &error.to_string());
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+        return response;
+    }
+    tracing::info!(reason = %error, "a certificate was refused");
+    let description = error.to_string().replace('"', "'");
+    let challenge = format!("Bearer error=\"invalid_token\", error_description=\"{description}\"");
+    let plain = HeaderValue::from_static("Bearer error=\"invalid_token\"");
+    unauthenticated(&error.to_string(), HeaderValue::from_str(&challenge).unwrap_or(plain))
 }
 
 fn unauthenticated(detail: &str, challenge: HeaderValue) -> Response {

@@ -135,6 +135,17 @@ fn prepare(source: &str) -> (tempfile::TempDir, Cluster, Config) {
     (directory, cluster, config.unwrap())
 }
 
+/// As `prepare` has it, with files for certificates.
+fn local(directory: &tempfile::TempDir) -> config::Platform {
+    let file = |name: &str| directory.path().join(name);
+    config::Platform::Local(config::Local {
+        keys_file: file("keys.json"),
+        documents: file("documents"),
+        authority_file: Some(file("authority.json")),
+        trust_bundle_file: Some(file("bundle.pem")),
+    })
+}
+
 impl Running {
     async fn start() -> Self {
         let running = Self::start_with("jwks_file: DIR/jwks.json").await;
@@ -447,13 +458,14 @@ async fn keys_are_discovered_and_only_from_the_right_issuer() {
     let _server =
         serve_documents(listener, vec![("/.well-known/openid-configuration", document), ("/openid/v1/jwks", jwks)]);
     let tokens = |issuer: &str| config::SubjectTokens {
-        issuer: issuer.to_owned(),
+        issuer: Some(issuer.to_owned()),
         audience: URL.to_owned(),
         keys: config::KeySource::Discovery(format!("{base}/.well-known/openid-configuration")),
         ca_file: None,
+        token_review: false,
     };
-    assert_eq!(fetch::Fetcher::new(&tokens(&base)).unwrap().fetch().await.unwrap().len(), 1);
-    let error = fetch::Fetcher::new(&tokens("https://other.test")).unwrap().fetch().await.unwrap_err();
+    assert_eq!(fetch::Fetcher::new(&tokens(&base), None).unwrap().fetch().await.unwrap().keys.len(), 1);
+    let error = fetch::Fetcher::new(&tokens("https://other.test"), None).unwrap().fetch().await.map(drop).unwrap_err();
     assert!(error.to_string().contains("another issuer"), "{error}");
 }
 
@@ -532,8 +544,8 @@ async fn a_rotation_by_command_reaches_every_issuer() {
         kids(&ask(address, "GET /jwks HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.body)
     };
     let before = jwks(&one.address).await;
-    assert!(matches!(rotate_signing_keys(&one.config).unwrap(), Rotation::Done(_)));
-    assert!(matches!(rotate_signing_keys(&one.config).unwrap(), Rotation::Pending(_)));
+    assert!(matches!(rotate_signing_keys(&one.config).await.unwrap(), Rotation::Done(_)));
+    assert!(matches!(rotate_signing_keys(&one.config).await.unwrap(), Rotation::Pending(_)));
     wait_for(async || jwks(&one.address).await.len() == 2 && jwks(&two).await.len() == 2).await;
     assert_eq!(jwks(&one.address).await, jwks(&two).await);
     let token = one.exchange(&one.cluster.token("service-b"), "").await.json();
@@ -542,5 +554,5 @@ async fn a_rotation_by_command_reaches_every_issuer() {
     fs::write(one.file("keys.json"), "{").unwrap();
     wait_for(async || one.metric("signing_keys_valid").await == Some(0.0)).await;
     assert_eq!(one.exchange(&one.cluster.token("service-b"), "").await.status, 200);
-    assert!(rotate_signing_keys(&one.config).unwrap_err().to_string().contains("damaged"));
+    assert!(rotate_signing_keys(&one.config).await.unwrap_err().to_string().contains("damaged"));
 }

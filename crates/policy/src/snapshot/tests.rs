@@ -139,3 +139,22 @@ proptest! {
         let _ = Snapshot::compile(&[source(&text)]);
     }
 }
+
+/// In a cluster: what is right counts, and what does not fit opens nothing.
+#[test]
+fn assembled_documents_do_not_hold_each_other_up() {
+    let text = role("b", "orders", "db")
+        + &role("b", "other", "elsewhere")
+        + &role("c", "orders", "db")
+        + &grant("b", "g", "db", "svc", "orders, other, gone, reader")
+        + &grant("b", "orphan", "db", "late", "gone");
+    let (documents, errors) = documents::parse(&source(&text));
+    assert!(errors.is_empty() && Snapshot::compile(&[source(&text)]).is_err());
+    let (snapshot, unresolved) = Snapshot::assemble(documents);
+    assert_eq!(names(&snapshot, "svc", "b/db"), ["orders", "reader"]);
+    assert!(names(&snapshot, "svc", "b/elsewhere").is_empty() && names(&snapshot, "late", "b/db").is_empty());
+    let told: Vec<_> = unresolved.iter().map(|u| (u.grant.as_str(), u.what.as_str())).collect();
+    let [(g, other), (_, gone), (orphan, _)] = told.as_slice() else { panic!("{told:?}") };
+    assert_eq!((*g, *orphan), ("g", "orphan"));
+    assert!(other.contains("opens the service `b/elsewhere`") && gone.contains("no role `gone`"), "{told:?}");
+}

@@ -2,7 +2,12 @@
 
 use super::*;
 use std::fs;
-use std::time::Instant;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::follow;
+use notify::RecursiveMode;
 use tokio::time::timeout;
 
 /// The goal is 250 ms; a machine that builds beside the tests gets some more.
@@ -16,12 +21,20 @@ async fn until(receiver: &mut Receiver, what: impl Fn(&Settings) -> bool) -> Set
     found.unwrap_or_else(|_| panic!("not in time; now {:?}", receiver.borrow()))
 }
 
+fn read(reader: &mut Reader, directory: &Path) -> Settings {
+    reader.read(mounted::values(directory), &Place::Directory(directory))
+}
+
+fn following(directory: &Path) -> Receiver {
+    watch(Sources { directory: Some(directory.to_owned()), cluster: None }).unwrap()
+}
+
 fn once(files: &[(&str, &str)]) -> Settings {
     let dir = tempfile::tempdir().unwrap();
     for (key, value) in files {
         fs::write(dir.path().join(key), value).unwrap();
     }
-    Reader::new(dir.path().to_owned()).read()
+    read(&mut Reader::new(), dir.path())
 }
 
 #[test]
@@ -63,33 +76,33 @@ fn times_are_rfc_3339() {
 fn a_time_is_never_loosened_by_a_mistake() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("settings");
-    let mut reader = Reader::new(path.clone());
-    assert_eq!(reader.read().tokens_not_before, None);
+    let mut reader = Reader::new();
+    assert_eq!(read(&mut reader, &path).tokens_not_before, None);
     fs::create_dir(&path).unwrap();
     fs::write(path.join(NOT_BEFORE), "2026-01-31T12:00:00Z").unwrap();
-    let set = reader.read().tokens_not_before;
+    let set = read(&mut reader, &path).tokens_not_before;
     assert!(set.is_some());
     fs::write(path.join(NOT_BEFORE), "yesterday").unwrap();
-    assert_eq!(reader.read().tokens_not_before, set, "a value that is no time");
+    assert_eq!(read(&mut reader, &path).tokens_not_before, set, "a value that is no time");
     fs::remove_dir_all(&path).unwrap();
-    assert_eq!(reader.read().tokens_not_before, set, "the directory is gone");
+    assert_eq!(read(&mut reader, &path).tokens_not_before, set, "the directory is gone");
     fs::create_dir(&path).unwrap();
-    assert_eq!(reader.read().tokens_not_before, set, "an empty directory");
+    assert_eq!(read(&mut reader, &path).tokens_not_before, set, "an empty directory");
     fs::write(path.join(SIGN), "true").unwrap();
-    assert_eq!(reader.read().tokens_not_before, None, "others are set, this one is not: somebody meant it");
+    assert_eq!(read(&mut reader, &path).tokens_not_before, None, "others are set, this one is not: somebody meant it");
 }
 
 #[test]
 fn a_value_that_cannot_be_read_enforces() {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join(VERIFY)).unwrap();
-    fs::write(dir.path().join(SIGN), "x".repeat(MAX_VALUE as usize + 1)).unwrap();
-    assert_eq!(Reader::new(dir.path().to_owned()).read(), Settings::default());
+    fs::write(dir.path().join(SIGN), "x".repeat(mounted::MAX_VALUE as usize + 1)).unwrap();
+    assert_eq!(read(&mut Reader::new(), dir.path()), Settings::default());
 }
 
 #[tokio::test]
 async fn without_a_directory_nothing_ever_changes() {
-    let mut receiver = watch(None).unwrap();
+    let mut receiver = watch(Sources::default()).unwrap();
     assert_eq!(**receiver.borrow(), Settings::default());
     assert!(timeout(Duration::from_millis(50), receiver.changed()).await.is_err(), "neither a change nor an end");
 }
@@ -99,7 +112,7 @@ async fn follows_plain_edits_and_renames() {
     let dir = tempfile::tempdir().unwrap();
     let verify = dir.path().join(VERIFY);
     fs::write(&verify, "true").unwrap();
-    let mut receiver = watch(Some(dir.path().to_owned())).unwrap();
+    let mut receiver = following(dir.path());
     assert_eq!(receiver.borrow().generation, 1);
     fs::write(&verify, "observe").unwrap();
     assert_eq!(until(&mut receiver, |s| s.verify == Verify::Observe).await.generation, 2);
@@ -129,7 +142,7 @@ async fn follows_every_swap_of_the_data_link() {
     let dir = tempfile::tempdir().unwrap();
     swap(dir.path(), 0, "true");
     std::os::unix::fs::symlink(format!("..data/{VERIFY}"), dir.path().join(VERIFY)).unwrap();
-    let mut receiver = watch(Some(dir.path().to_owned())).unwrap();
+    let mut receiver = following(dir.path());
     let mut times = Vec::new();
     for number in 1..=20 {
         let (text, verify) = if number % 2 == 0 { ("true", Verify::Enforce) } else { ("observe", Verify::Observe) };
@@ -147,7 +160,7 @@ async fn follows_every_swap_of_the_data_link() {
 async fn follows_a_directory_that_comes_late_goes_and_comes_again() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("not/yet");
-    let mut receiver = watch(Some(path.clone())).unwrap();
+    let mut receiver = following(&path);
     for _ in 0..3 {
         assert_eq!(receiver.borrow_and_update().verify, Verify::Enforce);
         fs::create_dir_all(&path).unwrap();
@@ -176,7 +189,7 @@ async fn rewriting_the_same_value_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let verify = dir.path().join(VERIFY);
     fs::write(&verify, "observe").unwrap();
-    let mut receiver = watch(Some(dir.path().to_owned())).unwrap();
+    let mut receiver = following(dir.path());
     receiver.mark_unchanged();
     for _ in 0..20 {
         // Truncates, then writes, as shells do: there is an empty file in between.

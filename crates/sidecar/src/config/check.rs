@@ -8,7 +8,9 @@ use identity::ServiceName;
 use runtime::listen::Address;
 
 use super::raw::{self, Protocol};
-use super::{Config, Inbound, InboundProtocol, Issuer, Outbound, OutboundProtocol, Pool, Postgres, Query, Target};
+use super::{
+    Config, Inbound, InboundProtocol, Issuer, Outbound, OutboundProtocol, Pool, Postgres, Query, Settings, Target,
+};
 
 mod tls;
 
@@ -59,17 +61,26 @@ impl Check {
         let admin = raw.admin.map(|admin| self.parsed("admin.listen", &admin.listen));
         let inbound: Vec<_> = raw.inbound.into_iter().enumerate().map(|(i, raw)| self.inbound(i, raw)).collect();
         let outbound: Vec<_> = raw.outbound.into_iter().enumerate().map(|(i, raw)| self.outbound(i, raw)).collect();
+        let settings = raw.settings.map(|settings| self.settings(settings)).unwrap_or_default();
         let raw::Issuer { url, subject_token_file, ca_file } = raw.issuer;
         Some(Config {
             service: service?,
             issuer: Issuer { url, subject_token_file, ca_file },
             certificates: certificates.flatten(),
-            settings: raw.settings.map(|settings| settings.directory),
+            settings,
             admin: admin.flatten(),
             postgres: Postgres { users: raw.postgres.users, unverified_user: raw.postgres.unverified_user },
             inbound: inbound.into_iter().collect::<Option<_>>()?,
             outbound: outbound.into_iter().collect::<Option<_>>()?,
         })
+    }
+
+    fn settings(&mut self, raw: raw::Settings) -> Settings {
+        let cluster = raw.kubernetes == raw::ClusterSettings::Auto;
+        if raw.directory.is_none() && !cluster {
+            self.fail("settings: give `directory`, or `kubernetes: auto`, or leave it out for the defaults");
+        }
+        Settings { directory: raw.directory, cluster }
     }
 
     fn issuer(&mut self, raw: &raw::Issuer, signs: bool) {

@@ -70,7 +70,17 @@ pub(super) struct ClientTls {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Settings {
-    pub(super) directory: PathBuf,
+    pub(super) directory: Option<PathBuf>,
+    #[serde(default)]
+    pub(super) kubernetes: ClusterSettings,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum ClusterSettings {
+    #[default]
+    Off,
+    Auto,
 }
 
 #[derive(Deserialize)]

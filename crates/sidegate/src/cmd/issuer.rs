@@ -41,8 +41,8 @@ enum Command {
     /// Give the keys a successor now, without waiting for their schedule.
     ///
     /// It is published at once and signs when everybody has had the time to fetch it; the old one stays published until
-    /// all that it signed has ended. Issuers that run on the same file follow within a second, and need no restart. While a
-    /// successor waits already, nothing is done.
+    /// all that it signed has ended. Issuers that share the keys, in a file or a Secret, follow within a second, and need no
+    /// restart. While a successor waits already, nothing is done.
     Rotate(RotateArgs),
 }
 
@@ -85,10 +85,13 @@ fn run_server(args: &ServeArgs) -> anyhow::Result<ExitCode> {
 
 fn rotate(args: &RotateArgs) -> anyhow::Result<ExitCode> {
     let config = load(&args.config)?;
-    let rotation = match args.keys {
-        Keys::SigningKeys => issuer::rotate_signing_keys(&config)?,
-        Keys::Authority => issuer::rotate_authority(&config)?,
-    };
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let rotation = tokio.block_on(async {
+        match args.keys {
+            Keys::SigningKeys => issuer::rotate_signing_keys(&config).await,
+            Keys::Authority => issuer::rotate_authority(&config).await,
+        }
+    })?;
     let seconds = |activation: i64| activation.saturating_sub(runtime::clock::now()).max(0);
     match rotation {
         Rotation::Done(at) => println!("rotated: the new key is published now and signs in {} s", seconds(at)),

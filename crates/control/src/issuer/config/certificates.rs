@@ -36,6 +36,7 @@ pub(super) struct RawTls {
 #[serde(rename_all = "lowercase")]
 enum TlsSource {
     Authority,
+    Root,
 }
 
 #[derive(Deserialize)]
@@ -60,25 +61,38 @@ struct RawNames {
 }
 
 impl RawTls {
-    pub(super) fn build(self, url: Option<&str>, authority: bool, errors: &mut Errors) -> Option<Tls> {
+    pub(super) fn build(
+        self,
+        url: Option<&str>,
+        (authority, in_cluster): (bool, bool),
+        errors: &mut Errors,
+    ) -> Option<Tls> {
         let https = url.is_none_or(|url| url.starts_with("https:"));
         errors.check("url", (!https).then_some("must be https, since `tls` is given"));
         match (self.from, self.certificate_file, self.key_file) {
             (None, Some(certificate), Some(key)) if self.names.is_none() => Some(Tls::Files { certificate, key }),
             (Some(TlsSource::Authority), None, None) => {
                 errors.check("tls.from", (!authority).then_some("authority needs `certificates`"));
-                let host = url.and_then(host_of);
-                let names = self.names.unwrap_or_else(|| host.into_iter().collect());
-                names.iter().for_each(|name| check_name("tls.names", name, errors));
-                errors.check("tls.names", names.is_empty().then_some("must not be empty"));
-                Some(Tls::Authority { names })
+                Some(Tls::Authority { names: names(self.names, url, errors) })
+            }
+            (Some(TlsSource::Root), None, None) => {
+                errors.check("tls.from", (!in_cluster).then_some("root needs `kubernetes`, whose Secret holds it"));
+                Some(Tls::Root { names: names(self.names, url, errors) })
             }
             _ => {
-                errors.check("tls", Some("give certificate_file and key_file, or from: authority and names"));
+                errors.check("tls", Some("give certificate_file and key_file, or from: authority, or from: root"));
                 None
             }
         }
     }
+}
+
+/// The names that are given, else the host of the issuer's URL.
+fn names(given: Option<Vec<String>>, url: Option<&str>, errors: &mut Errors) -> Vec<String> {
+    let names = given.unwrap_or_else(|| url.and_then(host_of).into_iter().collect());
+    names.iter().for_each(|name| check_name("tls.names", name, errors));
+    errors.check("tls.names", names.is_empty().then_some("must not be empty"));
+    names
 }
 
 /// The host of a URL, without the brackets of an IPv6 address.
@@ -92,9 +106,19 @@ fn check_name(field: &str, name: &str, errors: &mut Errors) {
     errors.check(&format!("{field}: {name:?}"), wrong.map(|_| "must be a DNS name or an IP address"));
 }
 
+/// The files in this part of a configuration, which are the platform's to judge.
+#[derive(Default)]
+pub(super) struct Files {
+    pub(super) authority: Option<PathBuf>,
+    pub(super) trust_bundle: Option<PathBuf>,
+}
+
 impl RawCertificates {
+    pub(super) fn take_files(&mut self) -> Files {
+        Files { authority: self.authority_file.take(), trust_bundle: self.trust_bundle_file.take() }
+    }
+
     pub(super) fn build(self, errors: &mut Errors) -> Option<Certificates> {
-        let authority_file = errors.required("certificates.authority_file", self.authority_file);
         let trust_domain = self.trust_domain.unwrap_or_else(|| CLUSTER_DOMAIN.to_owned());
         let anybody = Subject { namespace: "x".to_owned(), service_account: "x".to_owned() };
         if let Err(error) = SpiffeId::new(&trust_domain, anybody) {
@@ -108,9 +132,7 @@ impl RawCertificates {
         let times = (self.rotate.unwrap_or(DEFAULT_AUTHORITY_ROTATE), self.lead.unwrap_or(DEFAULT_AUTHORITY_LEAD));
         let rotation = rotation("certificates", times, ttl, errors);
         let names = self.names.into_iter().filter_map(|names| names.build(errors)).collect();
-        let trust_bundle_file = self.trust_bundle_file;
-        let authority_file = authority_file?;
-        Some(Certificates { authority_file, trust_domain, cluster_domain, ttl, rotation, names, trust_bundle_file })
+        Some(Certificates { trust_domain, cluster_domain, ttl, rotation, names })
     }
 }
 

@@ -135,3 +135,45 @@ fn issuer_urls_are_exact() {
         assert!(found[0].starts_with("url:"), "{url}: {found:?}");
     }
 }
+
+const CLUSTER: &str = "\
+url: https://sidegate-issuer.sidegate-system.svc
+listen: 0.0.0.0:8443
+kubernetes: {namespace: sidegate-system}
+tls: {from: root}
+subject_tokens: {from: kubernetes, token_review: true}
+certificates: {trust_domain: cluster.local}
+";
+
+#[test]
+fn in_a_cluster_nothing_is_in_files() {
+    let config = Config::parse(CLUSTER).unwrap();
+    let Platform::Kubernetes(cluster) = &config.platform else { panic!("{config:?}") };
+    assert_eq!((cluster.secret.as_str(), cluster.lease.as_str()), ("sidegate-issuer-keys", "sidegate-issuer"));
+    assert_eq!(cluster.trust_bundle, "sidegate-trust-bundle");
+    assert_eq!(config.tls, Some(Tls::Root { names: vec!["sidegate-issuer.sidegate-system.svc".to_owned()] }));
+    let tokens = &config.subject_tokens;
+    assert_eq!((&tokens.keys, &tokens.issuer, tokens.token_review), (&KeySource::Cluster, &None, true));
+    assert_eq!(tokens.audience, config.url);
+    for (right, wrong) in [
+        ("namespace: sidegate-system", ""),
+        ("namespace: sidegate-system", "namespace: ../other"),
+        ("listen: 0.0.0.0:8443", "listen: 0.0.0.0:8443\nkeys_file: /keys"),
+        ("listen: 0.0.0.0:8443", "listen: 0.0.0.0:8443\ndocuments: {directory: /d}"),
+        ("trust_domain:", "authority_file: /a, trust_domain:"),
+        ("from: kubernetes,", "from: kubernetes, jwks_url: https://x,"),
+        ("from: root", "from: rooot"),
+    ] {
+        assert!(Config::parse(&CLUSTER.replace(right, wrong)).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn what_only_a_cluster_has_is_refused_elsewhere() {
+    let with =
+        |text: &str| errors(&GOOD.replace("issuer: https://kubernetes.default.svc, jwks_file: /state/jwks.json", text));
+    assert!(with("from: kubernetes").iter().any(|line| line.starts_with("subject_tokens.from")));
+    assert!(with("issuer: https://c, jwks_file: /j, token_review: true")[0].starts_with("subject_tokens.token_review"));
+    let rooted = errors(&GOOD.replace("listen:", "tls: {from: root}\nlisten:").replace("http:", "https:"));
+    assert!(rooted.iter().any(|line| line.starts_with("tls.from")), "{rooted:?}");
+}

@@ -1,8 +1,9 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::super::ring_file::Rotation;
+use super::super::store::file::FileStore;
+use super::super::stored_ring::Rotation;
 use super::*;
 
 const TIMING: Timing = Timing { period: 1000, lead: 100, life: 600 };
@@ -14,7 +15,7 @@ fn place() -> (tempfile::TempDir, PathBuf) {
 }
 
 fn open(path: &Path) -> Result<SigningKeys, KeysError> {
-    SigningKeys::signing(path, TIMING)
+    SigningKeys::signing(Box::new(FileStore::new(path)), TIMING)
 }
 
 fn now() -> i64 {
@@ -158,7 +159,8 @@ fn keys_do_not_pile_up() {
     }
     let text = fs::read_to_string(&path).unwrap();
     assert!(text.matches("private_key").count() <= 2, "{text}");
-    let keys = SigningKeys::signing(&path, Timing { period: 1, lead: 1, life: i64::MAX / 4 }).unwrap();
+    let keys = SigningKeys::signing(Box::new(FileStore::new(&path)), Timing { period: 1, lead: 1, life: i64::MAX / 4 })
+        .unwrap();
     let refused = (0..100).find_map(|second| keys.rotate(now + 3 * second, false).err()).unwrap();
     assert!(matches!(refused, KeysError::TooMany { .. }), "{refused}");
 }

@@ -19,8 +19,8 @@ const TTL: i64 = 600;
 
 fn with_certificates(prepared: (tempfile::TempDir, Cluster, Config)) -> (tempfile::TempDir, Cluster, Config) {
     let (directory, cluster, mut config) = prepared;
+    config.platform = local(&directory);
     config.certificates = Some(config::Certificates {
-        authority_file: directory.path().join("authority.json"),
         trust_domain: "cluster.local".to_owned(),
         cluster_domain: "cluster.local".to_owned(),
         ttl: TTL,
@@ -29,7 +29,6 @@ fn with_certificates(prepared: (tempfile::TempDir, Cluster, Config)) -> (tempfil
             "system:serviceaccount:service-b:service-b".parse().unwrap(),
             vec!["127.0.0.1".to_owned(), "localhost".to_owned()],
         )]),
-        trust_bundle_file: Some(directory.path().join("bundle.pem")),
     });
     (directory, cluster, config)
 }
@@ -244,7 +243,7 @@ async fn without_an_authority_there_are_no_certificates() {
     let issuer = Running::start().await;
     let answer = sign(&issuer, &issuer.cluster.token("service-b"), &request(&KeyPair::generate().unwrap())).await;
     assert_eq!((answer.status, issuer.get("/trust-bundle").await.status), (404, 404));
-    assert!(matches!(rotate_authority(&issuer.config), Err(IssuerError::NoCertificates)));
+    assert!(matches!(rotate_authority(&issuer.config).await, Err(IssuerError::NoCertificates)));
 }
 
 #[tokio::test]
@@ -253,7 +252,7 @@ async fn an_authority_is_known_before_it_signs_and_until_what_it_signed_has_ende
     let (token, key) = (issuer.cluster.token("service-b"), KeyPair::generate().unwrap());
     let certificate = async || sign(&issuer, &token, &request(&key)).await.body;
     let (old, before) = (certificate().await, issuer.get("/trust-bundle").await.body);
-    assert!(matches!(rotate_authority(&issuer.config).unwrap(), Rotation::Done(_)));
+    assert!(matches!(rotate_authority(&issuer.config).await.unwrap(), Rotation::Done(_)));
     wait_for(async || issuer.get("/trust-bundle").await.body.matches("BEGIN").count() == 2).await;
     let both = issuer.get("/trust-bundle").await.body;
     let name = "service-b.service-b.svc";

@@ -25,17 +25,22 @@ struct Following {
 
 impl Following {
     fn start(publisher: &hostile::Issuer, keys: KeySource) -> Self {
-        let config =
-            SubjectTokens { issuer: publisher.url().to_owned(), audience: URL.to_owned(), keys, ca_file: None };
+        let config = SubjectTokens {
+            issuer: Some(publisher.url().to_owned()),
+            audience: URL.to_owned(),
+            keys,
+            ca_file: None,
+            token_review: false,
+        };
         let metrics = Metrics::register(&runtime::metrics::Metrics::new());
-        let keys = Arc::new(ClusterKeys::new(&config, metrics.clone(), Readiness::new()).unwrap());
+        let keys = Arc::new(ClusterKeys::new(&config, None, metrics.clone(), Readiness::new()).unwrap());
         let following = keys.clone();
         tokio::spawn(async move { following.keep_up().await });
         Self { keys, metrics }
     }
 
     fn has(&self, kid: &str) -> bool {
-        self.keys.current().is_some_and(|keys| keys.contains(kid))
+        self.keys.current().is_some_and(|trusted| trusted.keys.contains(kid))
     }
 
     async fn until(&self, kid: &str) {
@@ -101,7 +106,7 @@ async fn ask_until_it_failed_twice(following: Following) -> Duration {
     let mut longest = Duration::ZERO;
     while following.failed() < 2 {
         let asked = Instant::now();
-        assert!(following.keys.for_unknown_key("two").await.unwrap().contains("one"));
+        assert!(following.keys.for_unknown_key("two").await.unwrap().keys.contains("one"));
         longest = longest.max(asked.elapsed());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

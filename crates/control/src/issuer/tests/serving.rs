@@ -13,14 +13,13 @@ fn port(address: &Address) -> String {
 /// An issuer with TLS by its own authority, certificates of which live for some seconds.
 async fn start(ttl: i64) -> Running {
     let (directory, cluster, mut config) = prepare("jwks_file: DIR/jwks.json");
+    config.platform = local(&directory);
     config.certificates = Some(config::Certificates {
-        authority_file: directory.path().join("authority.json"),
         trust_domain: "cluster.local".to_owned(),
         cluster_domain: "cluster.local".to_owned(),
         ttl,
         rotation: Rotate { period: 86400, lead: 2 },
         names: std::collections::BTreeMap::new(),
-        trust_bundle_file: Some(directory.path().join("bundle.pem")),
     });
     config.tls = Some(Tls::Authority { names: vec!["issuer.test".to_owned()] });
     Running::start_as((directory, cluster, config)).await
