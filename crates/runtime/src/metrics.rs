@@ -1,4 +1,4 @@
-//! The registry of metrics, in OpenMetrics text. Names begin with `sidegate_`.
+//! The registry of metrics, in OpenMetrics text. Names begin with `sidegate_`, but for those that every process has.
 //!
 //! Absent on purpose: the metrics themselves. Each crate defines and registers its own. Never use SQL text or
 //! anything else that a user chooses as a label: every new value is a series that lives as long as the process.
@@ -6,8 +6,10 @@
 use std::sync::Arc;
 
 use parking_lot::RwLock;
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::registry::{Metric, Registry};
+
+mod process;
 
 /// The content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -34,7 +36,12 @@ impl Metrics {
     #[must_use]
     pub fn encode(&self) -> String {
         let mut text = String::new();
-        if encode(&mut text, &self.0.read()).is_err() {
+        let mut of_process = Registry::default();
+        of_process.register_collector(Box::new(process::Process));
+        let encoded = encode_registry(&mut text, &self.0.read())
+            .and_then(|()| encode_registry(&mut text, &of_process))
+            .and_then(|()| encode_eof(&mut text));
+        if encoded.is_err() {
             // Writing to a String does not fail; a collector of ours might. An empty page would look like health.
             tracing::error!("the metrics cannot be encoded");
             text.clear();
@@ -62,5 +69,16 @@ mod tests {
         let text = metrics.encode();
         assert!(text.contains("sidegate_tokens_signed_total 1\n"), "{text}");
         assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn a_process_says_what_it_takes() {
+        let text = Metrics::new().encode();
+        let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
+        assert!(value("process_resident_memory_bytes ").is_some_and(|bytes| bytes > 1e6), "{text}");
+        assert!(
+            value("process_open_fds ").is_some_and(|files| files > 2.0)
+                && value("process_cpu_seconds_total ").is_some()
+        );
     }
 }

@@ -100,7 +100,7 @@ impl Grants {
             loop {
                 objects.changed().await;
                 if let Some((snapshot, all)) = objects.assemble() {
-                    self.in_force(snapshot, &all);
+                    self.in_force(snapshot, &all, &judged.borrow());
                     judged.send_replace(all);
                 }
             }
@@ -118,17 +118,19 @@ impl Grants {
         tokio::select! { never = following => never, never = telling => never }
     }
 
-    fn in_force(&self, snapshot: Snapshot, all: &[Judged]) {
-        let known = self.snapshot.write().replace(Arc::new(snapshot)).is_some();
-        let wrong = all.iter().filter(|object| object.verdict != Verdict::InForce);
-        let mut count = 0;
-        for object in wrong {
-            count += 1;
-            tracing::debug!(?object, "an object is not in force as it stands");
-        }
-        self.metrics.documents_valid.set((count == 0).into());
+    fn in_force(&self, snapshot: Snapshot, all: &[Judged], before: &[Judged]) {
+        let first = self.snapshot.write().replace(Arc::new(snapshot)).is_none();
+        let wrong = all.iter().filter(|object| object.verdict != Verdict::InForce).count();
+        self.metrics.documents_valid.set((wrong == 0).into());
         self.readiness.set(READY, true);
-        tracing::info!(objects = all.len(), wrong = count, first = !known, "changed objects are in force");
+        // What we write into a status comes back as a change, too, and is none.
+        if first || all.len() != before.len() || !all.iter().zip(before).all(|(now, before)| now.says_as(before)) {
+            tracing::info!(
+                objects = all.len(),
+                wrong,
+                "changed objects are in force; those that are wrong say so in their status"
+            );
+        }
     }
 
     async fn keep_up_with_files(&self, mut files: Files) -> Infallible {

@@ -55,6 +55,16 @@ pub(crate) struct Judged {
     pub(crate) status: Value,
 }
 
+impl Judged {
+    /// Whether the same is said of the same state of the same object.
+    pub(crate) fn says_as(&self, other: &Self) -> bool {
+        let of = |judged: &Self| (judged.kind, judged.generation);
+        of(self) == of(other)
+            && self.verdict == other.verdict
+            && (&self.namespace, &self.name) == (&other.namespace, &other.name)
+    }
+}
+
 /// Whether an object counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
