@@ -28,3 +28,7 @@ lint:
 # Licences, sources and bans of the dependencies.
 deny:
     cargo deny check licenses bans sources
+
+# The container image as a tar, without Docker: for `docker load`, `ctr images import`, `kind load image-archive`.
+image *args:
+    scripts/image {{args}}
