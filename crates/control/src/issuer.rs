@@ -191,10 +191,11 @@ impl Issuer {
         tracing::info!(listen = %self.listener.local_address(), url = %self.exchange.config.url, "the issuer listens");
         let tls = self.tls.as_ref().map(|tls| tls.config.clone());
         let main = http_server::serve(self.listener, tls, router, self.drain.clone());
+        // It outlives the drain, as that is where it shows.
         let extra = async {
             match self.admin {
                 Some(listener) => admin::serve(listener, self.registry, self.readiness, self.drain.clone()).await,
-                None => Ok(()),
+                None => std::future::pending().await,
             }
         };
         let renewal = async {
@@ -212,9 +213,9 @@ impl Issuer {
                 _ => std::future::pending().await,
             }
         };
-        let serving = async { tokio::try_join!(main, extra) };
         tokio::select! {
-            served = serving => served.map(|_| ()).map_err(IssuerError::Serve),
+            served = main => served.map_err(IssuerError::Serve),
+            failed = extra => failed.map_err(IssuerError::Serve),
             never = self.exchange.follow() => match never {},
             never = renewal => match never {},
             never = publishing => match never {},

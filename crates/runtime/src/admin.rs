@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use parking_lot::Mutex;
 
-use crate::drain::DrainWatch;
+use crate::drain::{Drain, DrainWatch};
 use crate::http_server;
 use crate::listen::Listener;
 use crate::metrics::{CONTENT_TYPE, Metrics};
@@ -50,9 +50,14 @@ pub fn router(metrics: Metrics, readiness: Readiness, drain: DrainWatch) -> Rout
         .merge(Router::new().route("/readyz", get(ready)).with_state((readiness, drain)))
 }
 
-/// Serves the routes until the drain starts. Cancel safe: dropping it closes the listener.
+/// Serves the routes, through the drain and beyond, as that is where it shows. Cancel safe: dropping it closes the
+/// listener, which nothing else does.
+///
+/// # Errors
+/// When the listener will never accept again.
 pub async fn serve(listener: Listener, metrics: Metrics, readiness: Readiness, drain: DrainWatch) -> io::Result<()> {
-    http_server::serve(listener, None, router(metrics, readiness, drain.clone()), drain).await
+    let (_never_started, own) = Drain::new();
+    http_server::serve(listener, None, router(metrics, readiness, drain), own).await
 }
 
 async fn show_metrics(State(metrics): State<Metrics>) -> impl IntoResponse {
@@ -61,7 +66,7 @@ async fn show_metrics(State(metrics): State<Metrics>) -> impl IntoResponse {
 
 async fn ready(State((readiness, drain)): State<(Readiness, DrainWatch)>) -> Response {
     let mut missing = readiness.missing();
-    if drain.is_draining() {
+    if drain.is_leaving() {
         missing.push("not draining");
     }
     if missing.is_empty() {
@@ -73,7 +78,6 @@ async fn ready(State((readiness, drain)): State<(Readiness, DrainWatch)>) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::drain::Drain;
     use crate::listen::{Address, Stream};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -87,7 +91,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn answers_and_ends_with_the_drain() {
+    async fn answers_as_long_as_there_is_somebody_to_ask() {
         let (drain, watch) = Drain::new();
         let readiness = Readiness::new();
         readiness.set("jwks", false);
@@ -100,7 +104,12 @@ mod tests {
         assert!(not_ready.starts_with("HTTP/1.1 503") && not_ready.contains("jwks"), "{not_ready}");
         readiness.set("jwks", true);
         assert!(ask(&address, "/readyz").await.starts_with("HTTP/1.1 200"));
-        drain.start();
-        server.await.unwrap().unwrap();
+        for step in [Drain::leave, Drain::start] {
+            step(&drain);
+            let not_ready = ask(&address, "/readyz").await;
+            assert!(not_ready.starts_with("HTTP/1.1 503") && not_ready.contains("draining"), "{not_ready}");
+            assert!(ask(&address, "/healthz").await.starts_with("HTTP/1.1 200"));
+        }
+        server.abort();
     }
 }

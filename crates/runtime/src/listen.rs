@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 mod bind;
@@ -26,6 +26,9 @@ pub use bind::{BindError, Listener};
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_PROBES: u32 = 3;
+
+/// How often a connection with unread bytes is asked whether its peer has left.
+const CLOSED_LOOK: Duration = Duration::from_millis(250);
 
 /// Where to listen or to connect: `127.0.0.1:5432`, `db.example:5432`, `[::1]:5432`, `unix:/run/app/.s.PGSQL.5432`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -155,6 +158,21 @@ impl Stream {
         match self {
             Self::Tcp(s) => s.try_read(buffer),
             Self::Unix(s) => s.try_read(buffer),
+        }
+    }
+
+    /// Waits until the peer has closed its side, whatever there is to read before. Cancel safe.
+    pub async fn closed(&self) {
+        loop {
+            let ready = match self {
+                Self::Tcp(s) => s.ready(Interest::READABLE).await,
+                Self::Unix(s) => s.ready(Interest::READABLE).await,
+            };
+            match ready {
+                // Bytes that nobody reads now keep it ready, so that nothing wakes us behind them.
+                Ok(ready) if !ready.is_read_closed() => tokio::time::sleep(CLOSED_LOOK).await,
+                _ => return,
+            }
         }
     }
 

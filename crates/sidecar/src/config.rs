@@ -27,6 +27,8 @@ pub struct Config {
     pub settings: Settings,
     /// Address of `/metrics`, `/healthz` and `/readyz`.
     pub admin: Option<Address>,
+    /// How it ends.
+    pub drain: Drain,
     /// Database logins.
     pub postgres: Postgres,
     /// Listeners that verify.
@@ -78,6 +80,15 @@ pub enum CertificateSource {
     },
 }
 
+/// How a sidecar ends that is told to.
+#[derive(Clone, Debug)]
+pub struct Drain {
+    /// How long it goes on as before, while it says that no new traffic is welcome.
+    pub delay: Duration,
+    /// How long sessions and requests may take to finish then.
+    pub timeout: Duration,
+}
+
 /// Database logins.
 #[derive(Clone, Debug, Default)]
 pub struct Postgres {
@@ -120,6 +131,8 @@ pub enum InboundProtocol {
         authentication: Authentication,
         /// How long a session may go on after its token's end, if nothing renews it.
         expiry_grace: Duration,
+        /// How long a login waits for a PostgreSQL that is not up.
+        upstream_timeout: Duration,
     },
     /// SQL over HTTP: `POST /query`.
     Query(Query),
@@ -150,6 +163,8 @@ pub struct Query {
     pub database: Option<String>,
     /// Connections to PostgreSQL, for each role and database.
     pub pool: Pool,
+    /// How long a request waits for a PostgreSQL that is not up.
+    pub upstream_timeout: Duration,
     /// How long a statement may run.
     pub statement_timeout: Duration,
     /// The longest result, in bytes of its values.
@@ -178,6 +193,8 @@ pub struct Outbound {
     pub protocol: OutboundProtocol,
     /// Of an HTTP listener, names that it goes by besides the local ones.
     pub hosts: Vec<String>,
+    /// How long a login or request waits for a target that cannot be reached, or a token that is not there yet.
+    pub connect_timeout: Duration,
 }
 
 /// What a listener that signs speaks, and where it leads.
@@ -297,10 +314,10 @@ mod tests {
              inbound:\n\
              - {protocol: postgres, listen: '127.0.0.1:1', upstream: 'unix:/s', http2: true}\n\
              - {protocol: query, listen: '127.0.0.1:2', upstream: 'unix:/s', pool: {size: 0}, authentication: password, expiry_grace: 1}\n\
-             - {protocol: http, listen: '127.0.0.1:3', upstream: 'unix:/s', response_timeout: 0, database: x}\n\
+             - {protocol: http, listen: '127.0.0.1:3', upstream: 'unix:/s', response_timeout: 0, database: x, upstream_timeout: 1}\n\
              outbound:\n\
              - {protocol: query, listen: '127.0.0.1:4', target: a/c, connect: '127.0.0.1:5'}\n\
-             - {protocol: postgres, listen: '127.0.0.1:4', targets: []}\n\
+             - {protocol: postgres, listen: '127.0.0.1:4', targets: [], connect_timeout: 3601}\n\
              - {protocol: http, listen: '127.0.0.1:4', hosts: ['x:1'], targets: [\
                   {target: a/c, connect: '127.0.0.1:5'}, {target: b/c, connect: '127.0.0.1:5'},\
                   {target: a/d, name: 'a/d', connect: 'far:5'}]}\n",
@@ -314,6 +331,8 @@ mod tests {
             "inbound[1].expiry_grace",
             "inbound[2].response_timeout",
             "inbound[2].database",
+            "inbound[2].upstream_timeout",
+            "outbound[1].connect_timeout: 3601",
             "outbound[0].protocol",
             "outbound[1]: needs `target`",
             "outbound[2].hosts",

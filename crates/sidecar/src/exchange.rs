@@ -32,6 +32,14 @@ impl TokenError {
     pub(crate) fn is_final(&self) -> bool {
         matches!(self, TokenError::Refused { code, .. } if code == "invalid_target")
     }
+
+    /// Whether the issuer is away, or not ready yet, so that there may be a token a moment later.
+    pub(crate) fn is_passing(&self) -> bool {
+        match self {
+            TokenError::Refused { code, .. } => matches!(code.as_str(), "temporarily_unavailable" | "server_error"),
+            TokenError::Unavailable { .. } => true,
+        }
+    }
 }
 
 /// What an exchange needs.

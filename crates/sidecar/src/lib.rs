@@ -4,7 +4,7 @@
 //! listener signs: it logs in to the other side with a token of its own. Read `pg/` in the order of a connection's way:
 //! `inbound`, `handshake`, `authenticate`, `upstream`, `session`, `authorize`, `forward`, `cancel`; `http/` has the same
 //! stages. What both share stands beside them: `verify` (who calls), `login` (what they enter as), `standing` (whether
-//! they may stay), `audit` (the record); and for those who sign, `certificates`, `signer`, `tokens`, `exchange` (what is
+//! they may stay), `audit` (the record), `retry` (what is tried again); and for those who sign, `certificates`, `signer`, `tokens`, `exchange` (what is
 //! shown) and `renewals` (what open sessions are shown later).
 //!
 //! Deliberately absent: policy documents and the issuing of tokens. All that this side knows of rights stands in the
@@ -22,6 +22,7 @@ mod link;
 mod login;
 mod pg;
 mod renewals;
+mod retry;
 mod serve;
 mod signer;
 mod standing;

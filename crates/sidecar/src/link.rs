@@ -54,6 +54,14 @@ impl Link {
         Some(Peer { thumbprint: Thumbprint::of(certificate), spiffe })
     }
 
+    /// Waits until the other end has closed, without reading. Cancel safe.
+    pub(crate) async fn closed(&self) {
+        match self {
+            Link::Plain(stream) => stream.closed().await,
+            Link::Tls(stream) => stream.get_ref().0.closed().await,
+        }
+    }
+
     /// What both ends agreed to speak.
     pub(crate) fn alpn(&self) -> Option<&[u8]> {
         match self {

@@ -9,10 +9,10 @@ use identity::ServiceName;
 use parking_lot::Mutex;
 use runtime::admin::Readiness;
 use runtime::decision_log::{DecisionLog, OnFull};
-use runtime::drain::{DrainWatch, Guard};
+use runtime::drain::DrainWatch;
 use runtime::http_client::HttpClient;
-use runtime::listen::{Address, Listener, Stream};
-use runtime::settings::{ConfigMapRef, Settings, Sources, Verify};
+use runtime::listen::{Address, Listener};
+use runtime::settings::{ConfigMapRef, Settings, Sources};
 use tokio::sync::watch;
 
 use crate::analysis::Analyses;
@@ -23,7 +23,7 @@ use crate::config::{
 };
 use crate::exchange::Exchange;
 use crate::http::outbound::Leads;
-use crate::http::upstream::Upstream;
+use crate::http::upstream::{Dials, Upstream};
 use crate::keys::Keys;
 use crate::link::Dialer;
 use crate::login::Logins;
@@ -33,13 +33,13 @@ use crate::signer::Signer;
 use crate::verify::Verifier;
 use crate::{http, pg};
 
+mod tasks;
 mod tls;
+
+use tasks::{accept, show_settings, watch_keys};
 
 /// Records that wait for a slow reader of the decision log: a second's worth under load.
 const DECISION_QUEUE: usize = 16_384;
-
-/// How often the age of the issuer's keys is taken for the metrics.
-const AGE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Why a sidecar does not start.
 #[derive(Debug, thiserror::Error)]
@@ -171,8 +171,9 @@ impl Shared {
     fn verifying(&self, listener: Listener, inbound: &Inbound, with: &Verifying) -> Result<Server, ServeError> {
         let drain = self.drain.clone();
         Ok(match &inbound.protocol {
-            InboundProtocol::Postgres { authentication, expiry_grace } => {
-                let listening = Arc::new(self.listening(inbound, (*authentication, *expiry_grace), with)?);
+            InboundProtocol::Postgres { authentication, expiry_grace, upstream_timeout } => {
+                let times = (*expiry_grace, *upstream_timeout);
+                let listening = Arc::new(self.listening(inbound, *authentication, times, with)?);
                 tokio::spawn(accept(listener, drain, move |stream| pg::inbound::serve(stream, listening.clone())))
             }
             InboundProtocol::Query(query) => {
@@ -189,7 +190,8 @@ impl Shared {
     fn listening(
         &self,
         inbound: &Inbound,
-        (authentication, expiry_grace): (Authentication, Duration),
+        authentication: Authentication,
+        (expiry_grace, upstream_timeout): (Duration, Duration),
         with: &Verifying,
     ) -> Result<pg::inbound::Listening, ServeError> {
         Ok(pg::inbound::Listening {
@@ -200,11 +202,13 @@ impl Shared {
             authentication,
             expiry_grace,
             upstream: inbound.upstream.clone(),
+            upstream_timeout,
             settings: self.settings.clone(),
             analyses: with.analyses.clone(),
             audit: self.audit.clone(),
             cancels: with.cancels.clone(),
             drain: self.drain.clone(),
+            drain_timeout: self.config.drain.timeout,
         })
     }
 
@@ -218,7 +222,7 @@ impl Shared {
             verifier: with.verifier.clone(),
             logins: self.logins(query.database.clone()),
             tls: self.server_tls(inbound, &http::ALPN)?,
-            pools: http::query::Pools::new(inbound.upstream.clone(), query),
+            pools: http::query::Pools::new(inbound.upstream.clone(), query, self.drain.clone()),
             limits: query.clone(),
             settings: self.settings.clone(),
             analyses: with.analyses.clone(),
@@ -234,12 +238,14 @@ impl Shared {
         response_timeout: Duration,
         with: &Verifying,
     ) -> Result<http::inbound::Guarding, ServeError> {
+        // The service is in the same pod: that it is not up shows in the pod's readiness, and callers get an answer at once.
         let dialer = Dialer { address: inbound.upstream.clone(), tls: None };
+        let dials = Dials { dialer, patience: Duration::ZERO, drain: self.drain.clone() };
         Ok(http::inbound::Guarding {
             service: self.config.service.to_string().into(),
             tls: self.server_tls(inbound, &http::ALPN)?,
             verifier: with.verifier.clone(),
-            upstream: Upstream::new(dialer, http2, authority(&inbound.upstream.to_string())),
+            upstream: Upstream::new(dials, http2, authority(&inbound.upstream.to_string())),
             response_timeout,
             settings: self.settings.clone(),
             audit: self.audit.clone(),
@@ -278,15 +284,20 @@ impl Shared {
                     signer: self.signer(target, signers)?,
                     settings: self.settings.clone(),
                     cancels: OutboundCancels::default(),
+                    connect_timeout: outbound.connect_timeout,
                     drain: self.drain.clone(),
+                    drain_timeout: self.config.drain.timeout,
                     sessions: self.audit.metrics.sessions.clone(),
                 });
                 let serve = move |stream| pg::outbound::serve(stream, signing.clone());
                 return Ok(tokio::spawn(accept(listener, drain, serve)));
             }
-            OutboundProtocol::Http(target) => Leads::To(Box::new(self.http_target(target, signers)?)),
+            OutboundProtocol::Http(target) => {
+                Leads::To(Box::new(self.http_target(target, outbound.connect_timeout, signers)?))
+            }
             OutboundProtocol::HttpByName(targets) => {
-                let named = targets.iter().map(|(name, target)| Ok((name.clone(), self.http_target(target, signers)?)));
+                let mut led = |target| self.http_target(target, outbound.connect_timeout, signers);
+                let named = targets.iter().map(|(name, target)| Ok((name.clone(), led(target)?)));
                 Leads::ByName(named.collect::<Result<_, ServeError>>()?)
             }
         };
@@ -295,22 +306,32 @@ impl Shared {
             hosts: matches!(outbound.listen, Address::Tcp(_)).then(|| outbound.hosts.clone()),
             settings: self.settings.clone(),
             metrics: self.audit.metrics.clone(),
+            connect_timeout: outbound.connect_timeout,
             drain: self.drain.clone(),
         });
         Ok(tokio::spawn(accept(listener, drain, move |stream| http::outbound::serve(stream, signing.clone()))))
     }
 
-    fn http_target(&self, target: &Target, signers: &mut Signers) -> Result<http::outbound::Target, ServeError> {
+    fn http_target(
+        &self,
+        target: &Target,
+        patience: Duration,
+        signers: &mut Signers,
+    ) -> Result<http::outbound::Target, ServeError> {
         let name = match &target.tls {
             Some(TargetTls::Server(tls)) => tls.server_name.clone(),
             Some(TargetTls::Workload(_)) | None => target.connect.to_string(),
         };
         let [http2, http1] = http::ALPN;
+        let dials = |alpn| {
+            let dialer = self.dialer(target, &[alpn])?;
+            Ok::<_, ServeError>(Dials { dialer, patience, drain: self.drain.clone() })
+        };
         Ok(http::outbound::Target {
             service: target.service.to_string(),
             signer: self.signer(target, signers)?,
-            http2: self.dialer(target, &[http2])?,
-            http1: self.dialer(target, &[http1])?,
+            http2: dials(http2)?,
+            http1: dials(http1)?,
             authority: authority(&name),
             kept: Mutex::default(),
         })
@@ -354,53 +375,6 @@ type Signers = BTreeMap<(ServiceName, bool), Signer>;
 /// What HTTP calls the other side; the path of a Unix socket is no name for it.
 fn authority(name: &str) -> Authority {
     name.parse().unwrap_or_else(|_| Authority::from_static("localhost"))
-}
-
-/// Accepts until the drain starts, then closes the listener. Each connection is a task that holds a guard of the drain.
-async fn accept<F>(listener: Listener, drain: DrainWatch, serve: impl Fn(Stream) -> F)
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    let draining = drain.draining();
-    tokio::pin!(draining);
-    loop {
-        tokio::select! {
-            biased;
-            () = &mut draining => return,
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => drop(tokio::spawn(guarded(serve(stream), drain.guard()))),
-                // What passes by is waited out by the listener itself.
-                Err(error) => return tracing::error!(%error, "a listener accepts no more connections"),
-            },
-        }
-    }
-}
-
-async fn guarded(connection: impl Future<Output = ()>, _guard: Guard) {
-    connection.await;
-}
-
-/// Readiness and age of the issuer's keys.
-async fn watch_keys(keys: Keys, readiness: Readiness, metrics: Metrics) {
-    readiness.set("issuer_keys", false);
-    keys.first().await;
-    readiness.set("issuer_keys", true);
-    loop {
-        metrics.jwks_age.set(keys.age().unwrap_or(f64::NAN));
-        tokio::time::sleep(AGE_INTERVAL).await;
-    }
-}
-
-/// Shows the settings in force to Prometheus.
-async fn show_settings(mut settings: watch::Receiver<Arc<Settings>>, metrics: Metrics) {
-    loop {
-        let now = settings.borrow_and_update().clone();
-        metrics.settings_generation.set(i64::try_from(now.generation).unwrap_or(i64::MAX));
-        metrics.enforcing.set(i64::from(now.verify == Verify::Enforce));
-        if settings.changed().await.is_err() {
-            return;
-        }
-    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ pub mod demo;
 pub mod guard;
 pub mod inventory;
 pub mod issuer;
+pub mod life;
 pub mod openapi;
 pub mod policy;
 pub mod sidecar;

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 
 use super::{Identities, Identity, Metrics};
 use crate::config;
+use crate::retry::random;
 
 /// When a certificate is renewed, as a part of the life it has left when it comes, and by how much that is moved at
 /// random, so that pods that started together do not renew together.
@@ -120,13 +121,6 @@ fn renew_after(left: Duration, random: f64) -> Duration {
 /// After a number of failures in a row.
 fn back_off(failures: usize) -> Duration {
     BACKOFF.get(failures.saturating_sub(1)).or(BACKOFF.last()).copied().unwrap_or(RENEW_MIN)
-}
-
-fn random() -> f64 {
-    let mut byte = [0; 1];
-    // Without randomness there is no jitter, which is no reason not to renew.
-    let _ = aws_lc_rs::rand::fill(&mut byte);
-    f64::from(byte[0]) / f64::from(u8::MAX)
 }
 
 impl Asking {

@@ -9,7 +9,8 @@ use runtime::listen::Address;
 
 use super::raw::{self, Protocol};
 use super::{
-    Config, Inbound, InboundProtocol, Issuer, Outbound, OutboundProtocol, Pool, Postgres, Query, Settings, Target,
+    Config, Drain, Inbound, InboundProtocol, Issuer, Outbound, OutboundProtocol, Pool, Postgres, Query, Settings,
+    Target,
 };
 
 mod tls;
@@ -27,8 +28,15 @@ const RESULT_LIMIT: u64 = 64 << 20;
 /// Long enough for a slow query to a monitoring system; a longer wait is more likely a fault.
 const RESPONSE_TIMEOUT: u64 = 300;
 
-/// An hour, in seconds: rights that outlive their token by more are not short-lived.
-const GRACE_MAX: u64 = 60 * 60;
+/// How long sessions may take to finish: below Kubernetes' default grace period of 30 s, so that the rest is told.
+const DRAIN_TIMEOUT: u64 = 25;
+/// A pod that is replaced is back in that time; most clients' own patience is longer.
+const CONNECT_TIMEOUT: u64 = 15;
+/// Shorter than the callers' sidecars wait, so that they still have time for another pod.
+const UPSTREAM_TIMEOUT: u64 = 10;
+
+/// An hour, in seconds: rights that outlive their token by more are not short-lived, and nobody waits for longer.
+const HOUR: u64 = 60 * 60;
 
 /// A day, in seconds: a longer time for one request is a slip of the pen.
 const DAY: u64 = 24 * 60 * 60;
@@ -59,6 +67,10 @@ impl Check {
             self.fail("inbound, outbound: a sidecar needs at least one listener");
         }
         let admin = raw.admin.map(|admin| self.parsed("admin.listen", &admin.listen));
+        let drain = Drain {
+            delay: self.seconds("drain.delay", raw.drain.delay.unwrap_or(0), 0..=HOUR),
+            timeout: self.seconds("drain.timeout", raw.drain.timeout.unwrap_or(DRAIN_TIMEOUT), 0..=HOUR),
+        };
         let inbound: Vec<_> = raw.inbound.into_iter().enumerate().map(|(i, raw)| self.inbound(i, raw)).collect();
         let outbound: Vec<_> = raw.outbound.into_iter().enumerate().map(|(i, raw)| self.outbound(i, raw)).collect();
         let settings = raw.settings.map(|settings| self.settings(settings)).unwrap_or_default();
@@ -69,6 +81,7 @@ impl Check {
             certificates: certificates.flatten(),
             settings,
             admin: admin.flatten(),
+            drain,
             postgres: Postgres { users: raw.postgres.users, unverified_user: raw.postgres.unverified_user },
             inbound: inbound.into_iter().collect::<Option<_>>()?,
             outbound: outbound.into_iter().collect::<Option<_>>()?,
@@ -122,6 +135,7 @@ impl Check {
         let strangers = [
             belongs("authentication", Protocol::Postgres, raw.authentication.is_some()),
             belongs("expiry_grace", Protocol::Postgres, raw.expiry_grace.is_some()),
+            (raw.upstream_timeout.is_some() && raw.protocol == Protocol::Http).then_some("upstream_timeout"),
             belongs("database", Protocol::Query, raw.database.is_some()),
             belongs("pool", Protocol::Query, raw.pool.is_some()),
             belongs("statement_timeout", Protocol::Query, raw.statement_timeout.is_some()),
@@ -132,12 +146,15 @@ impl Check {
         for field in strangers.into_iter().flatten() {
             self.fail(format!("{at}.{field}: not a field of this protocol"));
         }
+        let upstream_timeout = raw.upstream_timeout.unwrap_or(UPSTREAM_TIMEOUT);
+        let upstream_timeout = self.seconds(&format!("{at}.upstream_timeout"), upstream_timeout, 0..=HOUR);
         match raw.protocol {
             Protocol::Postgres => InboundProtocol::Postgres {
                 authentication: raw.authentication.unwrap_or_default(),
-                expiry_grace: self.seconds(&format!("{at}.expiry_grace"), raw.expiry_grace.unwrap_or(0), 0..=GRACE_MAX),
+                upstream_timeout,
+                expiry_grace: self.seconds(&format!("{at}.expiry_grace"), raw.expiry_grace.unwrap_or(0), 0..=HOUR),
             },
-            Protocol::Query => InboundProtocol::Query(self.query(at, raw)),
+            Protocol::Query => InboundProtocol::Query(self.query(at, raw, upstream_timeout)),
             Protocol::Http => InboundProtocol::Http {
                 http2: raw.http2.unwrap_or_default(),
                 response_timeout: self.seconds(
@@ -149,7 +166,7 @@ impl Check {
         }
     }
 
-    fn query(&mut self, at: &str, raw: &raw::Inbound) -> Query {
+    fn query(&mut self, at: &str, raw: &raw::Inbound, upstream_timeout: Duration) -> Query {
         if raw.database.as_ref().is_some_and(|name| name.is_empty() || name.contains('\0')) {
             self.fail(format!("{at}.database: a database has a name"));
         }
@@ -161,6 +178,7 @@ impl Check {
         let pool = raw.pool.as_ref().unwrap_or(&none);
         Query {
             database: raw.database.clone(),
+            upstream_timeout,
             pool: Pool {
                 size: self.count(&format!("{at}.pool.size"), pool.size.unwrap_or(POOL_SIZE), 1..=10_000),
                 queue: self.count(&format!("{at}.pool.queue"), pool.queue.unwrap_or(POOL_QUEUE), 0..=100_000),
@@ -192,8 +210,10 @@ impl Check {
         if hosts.iter().any(|name| name.is_empty() || name.contains([':', '/'])) {
             self.fail(format!("{at}.hosts: names of hosts, without a port"));
         }
+        let connect_timeout = raw.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
+        let connect_timeout = self.seconds(&format!("{at}.connect_timeout"), connect_timeout, 0..=HOUR);
         let protocol = self.outbound_protocol(&at, raw);
-        Some(Outbound { listen: listen?, protocol: protocol?, hosts })
+        Some(Outbound { listen: listen?, protocol: protocol?, hosts, connect_timeout })
     }
 
     fn outbound_protocol(&mut self, at: &str, raw: raw::Outbound) -> Option<OutboundProtocol> {

@@ -18,6 +18,8 @@ pub(super) struct Config {
     pub(super) settings: Option<Settings>,
     pub(super) admin: Option<Admin>,
     #[serde(default)]
+    pub(super) drain: Drain,
+    #[serde(default)]
     pub(super) postgres: Postgres,
     #[serde(default)]
     pub(super) inbound: Vec<Inbound>,
@@ -91,6 +93,13 @@ pub(super) struct Admin {
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(super) struct Drain {
+    pub(super) delay: Option<u64>,
+    pub(super) timeout: Option<u64>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Postgres {
     #[serde(default)]
     pub(super) users: BTreeMap<String, String>,
@@ -115,6 +124,7 @@ pub(super) struct Inbound {
     pub(super) upstream: String,
     pub(super) authentication: Option<Authentication>,
     pub(super) expiry_grace: Option<u64>,
+    pub(super) upstream_timeout: Option<u64>,
     pub(super) database: Option<String>,
     pub(super) pool: Option<Pool>,
     pub(super) statement_timeout: Option<u64>,
@@ -142,6 +152,7 @@ pub(super) struct Outbound {
     pub(super) tls: Option<ClientTls>,
     pub(super) targets: Option<Vec<Target>>,
     pub(super) hosts: Option<Vec<String>>,
+    pub(super) connect_timeout: Option<u64>,
 }
 
 #[derive(Deserialize)]

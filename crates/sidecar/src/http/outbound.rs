@@ -21,11 +21,11 @@ use tokio::sync::watch;
 use super::authenticate::challenge;
 use super::problem::{Kind, Problem};
 use super::tunnel::Wish;
-use super::upstream::{self, Upstream};
+use super::upstream::{self, Dials, Upstream};
 use super::{Body, Peer, discard, headers};
 use crate::audit::Metrics;
 use crate::exchange::{Token, TokenError};
-use crate::link::Dialer;
+use crate::retry::Retry;
 use crate::signer::Signer;
 use crate::tokens::{RETRIES, TokenSource};
 
@@ -42,6 +42,8 @@ pub(crate) struct Signing {
     pub(crate) hosts: Option<Vec<String>>,
     pub(crate) settings: watch::Receiver<Arc<Settings>>,
     pub(crate) metrics: Metrics,
+    /// How long a request waits for a token that is not there yet.
+    pub(crate) connect_timeout: Duration,
     pub(crate) drain: DrainWatch,
 }
 
@@ -58,9 +60,9 @@ pub(crate) struct Target {
     /// Its name, for messages.
     pub(crate) service: String,
     pub(crate) signer: Signer,
-    pub(crate) http2: Dialer,
+    pub(crate) http2: Dials,
     /// For websockets, which are HTTP/1.1's.
-    pub(crate) http1: Dialer,
+    pub(crate) http1: Dials,
     /// What HTTP calls it.
     pub(crate) authority: Authority,
     /// The connections that are kept: all of one certificate.
@@ -82,9 +84,9 @@ impl Target {
         if let Some(route) = kept.as_ref().filter(|route| Arc::ptr_eq(&route.source, &source)) {
             return Ok(route.clone());
         }
-        let upstream = |dialer: &Dialer, http2| {
-            let dialer = dialer.with_identity(source.identity());
-            Upstream::new(dialer, http2, self.authority.clone())
+        let upstream = |dials: &Dials, http2| {
+            let dialer = dials.dialer.with_identity(source.identity());
+            Upstream::new(Dials { dialer, ..dials.clone() }, http2, self.authority.clone())
         };
         let (http2, http1) = (upstream(&self.http2, true), upstream(&self.http1, false));
         Ok(kept.insert(Arc::new(Route { source, http2, http1 })).clone())
@@ -143,13 +145,33 @@ impl Signing {
             refuse_strange_names(request, names)?;
         }
         let (target, path) = self.leads.find(request.uri())?;
-        let route = target.route().await.map_err(|error| no_token(&error))?;
+        let (route, token) = self.route_and_token(target).await.map_err(|error| no_token(&error))?;
+        Ok((Way { route, path, service: target.service.clone() }, token))
+    }
+
+    /// Waits for what the issuer has not given yet, but not for what it refuses.
+    async fn route_and_token(&self, target: &Target) -> Result<(Arc<Route>, Option<Arc<Token>>), TokenError> {
+        let mut retry = Retry::within(self.connect_timeout);
+        loop {
+            let error = match self.try_route_and_token(target).await {
+                Ok(found) => return Ok(found),
+                Err(error) => error,
+            };
+            let is_over = self.drain.is_draining() || !error.is_passing();
+            if is_over || !retry.again().await {
+                return Err(error);
+            }
+        }
+    }
+
+    async fn try_route_and_token(&self, target: &Target) -> Result<(Arc<Route>, Option<Arc<Token>>), TokenError> {
+        let route = target.route().await?;
         let settings = self.settings.borrow().clone();
         let token = match settings.sign {
-            true => Some(route.source.token(settings.tokens_not_before).await.map_err(|error| no_token(&error))?),
+            true => Some(route.source.token(settings.tokens_not_before).await?),
             false => None,
         };
-        Ok((Way { route, path, service: target.service.clone() }, token))
+        Ok((route, token))
     }
 }
 

@@ -31,6 +31,9 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Time from the first byte of TLS to the first bytes of HTTP. Slow and silent peers are cut here.
 const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The same, once the drain has started: for what was accepted just before.
+const OPENING_MOMENT: Duration = Duration::from_millis(500);
+
 /// Who is at the other end, which says how long a connection of HTTP/1.1 may wait for the head of its next request.
 #[derive(Clone, Copy)]
 pub(crate) enum Peer {
@@ -88,7 +91,11 @@ pub(crate) async fn serve<F>(
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let opened = tokio::time::timeout(OPENING_TIMEOUT, open(stream, tls));
-    let io = match opened.await {
+    let opened = tokio::select! {
+        opened = opened => opened,
+        () = drain.draining_for(OPENING_MOMENT) => return,
+    };
+    let io = match opened {
         Ok(Ok(Some(io))) => io,
         Ok(Ok(None)) => return,
         Ok(Err(error)) => return tracing::debug!(%error, "a connection ended before its first request"),

@@ -18,12 +18,14 @@ use hyper::body::{Frame, Incoming};
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use runtime::drain::DrainWatch;
 use tower_service::Service;
 
 use super::problem::{Kind, Problem};
 use super::serve::{CONNECTION_WINDOW, SEND_BUFFER, STREAM_WINDOW};
 use super::{Body, BodyError};
 use crate::link::{Dialer, Link};
+use crate::retry::{Retry, may_pass};
 
 /// How long a connection is kept that nobody uses: shorter than servers' own, so that few requests meet one that closes.
 const IDLE: Duration = Duration::from_secs(30);
@@ -45,7 +47,7 @@ pub(crate) struct Upstream {
 
 impl Upstream {
     /// `authority` is what HTTP/2 names the other side, and HTTP/1.1 where a request has no `Host`.
-    pub(crate) fn new(dialer: Dialer, http2: bool, authority: Authority) -> Upstream {
+    pub(crate) fn new(dials: Dials, http2: bool, authority: Authority) -> Upstream {
         let client = Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
@@ -58,7 +60,7 @@ impl Upstream {
             .http1_max_buf_size(SEND_BUFFER)
             .http2_keep_alive_interval(PING_INTERVAL)
             .http2_keep_alive_timeout(PING_TIMEOUT)
-            .build(Dials(dialer));
+            .build(dials);
         Upstream { client, authority, http2 }
     }
 
@@ -234,9 +236,31 @@ impl<F: Future<Output = &'static str>> hyper::body::Body for While<F> {
     }
 }
 
-/// Dials for the client's pool; the URI's authority is ours and says nothing.
+/// Dials for the client's pool; the URI's authority is ours and says nothing. Requests wait here for a service that is not
+/// up, so that none of them can have been received by one that broke off.
 #[derive(Clone)]
-struct Dials(Dialer);
+pub(crate) struct Dials {
+    pub(crate) dialer: Dialer,
+    /// How long.
+    pub(crate) patience: Duration,
+    pub(crate) drain: DrainWatch,
+}
+
+impl Dials {
+    async fn dial(self) -> io::Result<Dialled> {
+        let mut retry = Retry::within(self.patience);
+        loop {
+            let error = match self.dialer.dial().await {
+                Ok(link) => return Ok(Dialled(TokioIo::new(link))),
+                Err(error) => error,
+            };
+            let is_over = self.drain.is_draining() || !may_pass(&error);
+            if is_over || !retry.again().await {
+                return Err(error);
+            }
+        }
+    }
+}
 
 impl Service<Uri> for Dials {
     type Response = Dialled;
@@ -248,13 +272,12 @@ impl Service<Uri> for Dials {
     }
 
     fn call(&mut self, _: Uri) -> Self::Future {
-        let dialer = self.0.clone();
-        Box::pin(async move { dialer.dial().await.map(|link| Dialled(TokioIo::new(link))) })
+        Box::pin(self.clone().dial())
     }
 }
 
 /// A link, with what the client's pool asks of it.
-struct Dialled(TokioIo<Link>);
+pub(crate) struct Dialled(TokioIo<Link>);
 
 impl Connection for Dialled {
     fn connected(&self) -> Connected {

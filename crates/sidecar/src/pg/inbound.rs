@@ -1,5 +1,6 @@
 //! A listener that verifies: from a fresh connection to a session, which `session` then runs.
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,8 +29,11 @@ use crate::login::{Login, Logins, Refusal, Wanted};
 use crate::standing::Standing;
 use crate::verify::{Credential, Verifier};
 
-/// Time from the first byte to the first statement. Slow and silent peers are cut here.
+/// Time for what a client does up to its first statement. Slow and silent peers are cut here.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The same, once the drain has started: for what was accepted just before.
+const LOGIN_MOMENT: Duration = Duration::from_millis(500);
 
 /// What every connection of a listener shares.
 pub(crate) struct Listening {
@@ -42,11 +46,15 @@ pub(crate) struct Listening {
     /// How long a session goes on after its token's end.
     pub(crate) expiry_grace: Duration,
     pub(crate) upstream: Address,
+    /// How long a login waits for a PostgreSQL that is not up.
+    pub(crate) upstream_timeout: Duration,
     pub(crate) settings: watch::Receiver<Arc<Settings>>,
     pub(crate) analyses: Analyses,
     pub(crate) audit: Audit,
     pub(crate) cancels: InboundCancels,
     pub(crate) drain: DrainWatch,
+    /// How long the drain lets sessions finish.
+    pub(crate) drain_timeout: Duration,
 }
 
 /// The sessions of inbound listeners that can be cancelled.
@@ -55,21 +63,29 @@ pub(crate) struct InboundCancels(Cancels<(Address, CancelKey)>);
 
 /// Serves one connection to its end. Nothing of it outlives the call.
 pub(crate) async fn serve(stream: Stream, listening: Arc<Listening>) {
-    let login = tokio::time::timeout(LOGIN_TIMEOUT, log_in(stream, &listening)).await;
-    match login {
-        Ok(Ok(Some(session))) => {
+    match log_in(stream, &listening).await {
+        Ok(Some(session)) => {
             listening.audit.metrics.sessions.inc();
             session.run(&listening).await;
             listening.audit.metrics.sessions.dec();
         }
-        Ok(Ok(None)) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "a connection ended before its session"),
-        Err(_) => tracing::debug!("a connection was cut: no login in {} s", LOGIN_TIMEOUT.as_secs()),
+        Ok(None) => {}
+        Err(error) => tracing::debug!(%error, "a connection ended before its session"),
     }
 }
 
+/// What a client does to log in, as long as it is quick.
+async fn quick<T, E: From<LinkError>>(step: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    let slow = || io::Error::new(io::ErrorKind::TimedOut, format!("no login in {} s", LOGIN_TIMEOUT.as_secs()));
+    tokio::time::timeout(LOGIN_TIMEOUT, step).await.unwrap_or_else(|_| Err(LinkError::Io(slow()).into()))
+}
+
 async fn log_in(stream: Stream, listening: &Listening) -> Result<Option<Session>, LinkError> {
-    let (mut link, startup) = match handshake::open(stream, listening.tls.as_ref()).await? {
+    let opened = tokio::select! {
+        opened = quick(handshake::open(stream, listening.tls.as_ref())) => opened?,
+        () = listening.drain.draining_for(LOGIN_MOMENT) => return Ok(None),
+    };
+    let (mut link, startup) = match opened {
         Opened::Session(link, startup) => (link, startup),
         Opened::Cancel(key) => {
             cancel_upstream(listening, &key).await;
@@ -78,7 +94,7 @@ async fn log_in(stream: Stream, listening: &Listening) -> Result<Option<Session>
         Opened::Gone => return Ok(None),
     };
     match establish(&mut link, &startup, listening).await {
-        Ok(established) => established.into_session(link, listening).await.map(Some),
+        Ok(established) => quick(established.into_session(link, listening)).await.map(Some),
         Err(LoginError::Refused(Refusal { fields, reason, .. })) => {
             tracing::info!(reason, message = fields.message, "login refused");
             say(&mut link, &fields).await.map(|()| None)
@@ -124,7 +140,7 @@ struct Established {
 
 async fn establish(link: &mut Link, startup: &Startup, listening: &Listening) -> Result<Established, LoginError> {
     if listening.drain.is_draining() {
-        return Err(refused("draining", ErrorFields::fatal("57P03", "sidegate: the sidecar is shutting down")));
+        return Err(upstream::shutting_down());
     }
     if !link.is_encrypted() && !listening.is_local {
         let fields = ErrorFields::fatal("28000", "sidegate: TLS is required").hint("Set sslmode=verify-full.");
@@ -133,7 +149,7 @@ async fn establish(link: &mut Link, startup: &Startup, listening: &Listening) ->
     negotiate(link, startup).await?;
     let settings = listening.settings.borrow().clone();
     let started = Instant::now();
-    let credential = match authenticate(link, startup, listening, &settings).await {
+    let credential = match quick(authenticate(link, startup, listening, &settings)).await {
         Ok(credential) => credential,
         Err(LoginError::Refused(refusal)) => {
             let caller = listening.logins.caller(None, None, startup.get("database").unwrap_or_default());
@@ -141,7 +157,10 @@ async fn establish(link: &mut Link, startup: &Startup, listening: &Listening) ->
         }
         Err(error) => return Err(error),
     };
-    enter(startup, listening, credential, &settings, started).await
+    tokio::select! {
+        entered = enter(startup, listening, credential, &settings, started) => entered,
+        () = link.closed() => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+    }
 }
 
 async fn negotiate(link: &mut Link, startup: &Startup) -> Result<(), LoginError> {
@@ -173,8 +192,7 @@ async fn enter(
         database: &login.database,
     };
     let packet = upstream::startup_packet(startup, &identity)?;
-    let stream = upstream::connect(&listening.upstream).await?;
-    let upstream = upstream::log_in(stream, &packet).await?;
+    let upstream = upstream::enter(&listening.upstream, &packet, listening.upstream_timeout, &listening.drain).await?;
     let client_key = cancel::new_key(upstream.key.pid, startup.negotiated_minor())
         .ok_or_else(|| refused("upstream", ErrorFields::fatal("58000", "sidegate: no randomness for a cancel key")))?;
     Ok(Established { upstream, client_key, credential, login })

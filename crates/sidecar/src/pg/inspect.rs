@@ -3,6 +3,7 @@
 //! A message of the client's is passed on only with a [`Passage`], which only `authorize` makes.
 
 use runtime::secret::Secret;
+use wire::backend::TransactionStatus;
 use wire::error::field_of;
 use wire::frame::{HEADER_LEN, Header};
 use wire::session::{ClientMessage, HELD_LIMIT, ServerAction, Session, read_client};
@@ -34,6 +35,8 @@ pub(super) struct Watched {
     wanted: Option<i64>,
     /// The session is to end as soon as it is between statements.
     pub(super) ending: bool,
+    /// Between transactions, that is.
+    pub(super) finishing: bool,
     /// It was to end long enough ago not to wait for the client any more.
     pub(super) overdue: bool,
     told: bool,
@@ -51,6 +54,7 @@ impl Watched {
             cut: false,
             wanted: None,
             ending: false,
+            finishing: false,
             overdue: false,
             told: false,
         }
@@ -65,12 +69,18 @@ impl Watched {
     /// It may go on.
     pub(super) fn go_on(&mut self) {
         (self.waiting, self.holds, self.barred) = (false, false, false);
-        (self.ending, self.overdue, self.cut) = (false, false, false);
+        (self.ending, self.finishing, self.overdue, self.cut) = (false, false, false, false);
     }
 
     /// Whether to leave the client's next message where it is.
     fn is_paused(&self) -> bool {
-        self.session.is_backlogged() || (self.ending && self.session.is_at_boundary())
+        self.session.is_backlogged() || (self.ending && self.session.is_at_boundary() && !self.is_amid_transaction())
+    }
+
+    /// Whether a transaction is open that may go on to its end.
+    fn is_amid_transaction(&self) -> bool {
+        let is_open = self.session.status() != TransactionStatus::Idle && self.session.is_between_statements();
+        is_open && self.finishing && !self.overdue
     }
 
     /// Leaves the client's next message where it is, and looks behind it for the token that it waits for; whether to
@@ -166,7 +176,7 @@ impl Inspect for Watched {
     }
 
     fn is_over(&self) -> bool {
-        self.ending && self.session.is_between_statements()
+        self.ending && self.session.is_between_statements() && !self.is_amid_transaction()
     }
 
     fn is_overdue(&self) -> bool {

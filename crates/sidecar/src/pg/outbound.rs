@@ -1,37 +1,51 @@
 //! A listener that signs: takes the application's connection without credentials, logs in to the other side with the
 //! service's own token, couples the two (`relay`), and shows the other side fresh tokens as long as the session lasts.
+//! Where the other side cannot be reached, the application's login waits a while.
 //!
 //! Deliberately absent: any look into statements. They are judged where the database is.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use runtime::drain::DrainWatch;
 use runtime::listen::Stream;
-use runtime::secret::Secret;
 use runtime::settings::Settings;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use wire::error::field_of;
-use wire::startup::{CancelKey, SIDEGATE_OPTION, Startup};
-use wire::{ErrorFields, backend, frontend, renewal, sasl};
+use wire::startup::{CancelKey, Startup};
+use wire::{ErrorFields, backend, renewal};
 
-use super::authenticate::{LoginError, offers_oauthbearer, refused};
+use super::authenticate::{LoginError, refused};
 use super::cancel::{self, Cancels};
+use super::entry::{enter, read_greeting};
 use super::forward::{Pump, Stop};
 use super::handshake::{self, Opened};
 use super::messages::LinkError;
-use super::relay::Relay;
-use super::upstream::GREETING_LIMIT;
+use super::relay::{Ending, Relay};
+use super::session::{PATIENCE, TRANSACTIONS_PART, shutting_down};
+use super::upstream;
 use crate::exchange::{Token, TokenError};
 use crate::link::{Dialer, Link};
 use crate::login::Refusal;
 use crate::renewals::Renewals;
+use crate::retry::{Retry, may_pass, may_pass_by_itself};
 use crate::signer::Signer;
-use crate::tokens::{RETRIES, TokenSource};
-use crate::verify::TOKEN_REFUSED;
+use crate::tokens::TokenSource;
 
-/// Time from the first byte to the first statement: longer than the other side's, so that its answer arrives.
+/// Time for what an application does up to its first statement.
+const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The same, once the drain has started: for what was accepted just before.
+const OPENING_MOMENT: Duration = Duration::from_millis(500);
+
+/// Time for the login on the other side, or `connect_timeout` if that is longer: so long that its answer arrives where
+/// it waits for its PostgreSQL.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Why a login is refused for which there is no token now, but may be one a moment later.
+const NO_TOKEN_YET: &str = "token_unavailable";
 
 /// What every connection of a listener shares.
 pub(crate) struct Signing {
@@ -40,7 +54,11 @@ pub(crate) struct Signing {
     pub(crate) signer: Signer,
     pub(crate) settings: watch::Receiver<Arc<Settings>>,
     pub(crate) cancels: OutboundCancels,
+    /// How long a login waits for a target that cannot be reached, or a token that is not there yet.
+    pub(crate) connect_timeout: Duration,
     pub(crate) drain: DrainWatch,
+    /// How long the drain lets sessions finish.
+    pub(crate) drain_timeout: Duration,
     pub(crate) sessions: prometheus_client::metrics::gauge::Gauge,
 }
 
@@ -59,27 +77,41 @@ struct Session {
 
 /// Serves one connection to its end. Nothing of it outlives the call.
 pub(crate) async fn serve(stream: Stream, signing: Arc<Signing>) {
-    match tokio::time::timeout(LOGIN_TIMEOUT, log_in(stream, &signing)).await {
-        Ok(Ok(Some(session))) => {
+    match log_in(stream, &signing).await {
+        Ok(Some(session)) => {
             signing.sessions.inc();
             session.run(&signing).await;
             signing.sessions.dec();
         }
-        Ok(Ok(None)) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "a connection ended before its session"),
-        Err(_) => tracing::debug!("a connection was cut: no login in {} s", LOGIN_TIMEOUT.as_secs()),
+        Ok(None) => {}
+        Err(error) => tracing::debug!(%error, "a connection ended before its session"),
     }
 }
 
 impl Session {
-    /// Runs it to its end. The other side ends sessions between statements; this one waits for it or for the client.
+    /// Runs it to its end. The other side ends sessions between statements, and this one, too, when the sidecar is to
+    /// end and sees where statements do; else it waits for the other side or the client.
     async fn run(mut self, signing: &Signing) {
+        let draining = signing.drain.draining();
+        let timer = tokio::time::sleep(Duration::ZERO);
+        tokio::pin!(draining, timer);
+        let may_end = self.relay.sees_statements();
         let reason = loop {
+            let ending = self.relay.ending;
             tokio::select! {
                 biased;
+                () = &mut draining, if may_end && ending == Ending::No => {
+                    self.relay.ending = Ending::Finishing;
+                    timer.as_mut().reset(Instant::now() + signing.drain_timeout.mul_f64(TRANSACTIONS_PART));
+                }
+                () = &mut timer, if matches!(ending, Ending::Finishing | Ending::Overdue) => {
+                    self.relay.ending = if ending == Ending::Finishing { Ending::Overdue } else { Ending::Cut };
+                    timer.as_mut().reset(Instant::now() + PATIENCE);
+                }
                 token = next(self.renewals.as_mut()) => self.relay.show(token.as_deref()),
                 stop = self.pump.run(&mut self.relay) => match stop {
                     Stop::TokenWanted => self.renewals.iter_mut().for_each(Renewals::want),
+                    Stop::Ended => return self.pump.finish(Some(&shutting_down())).await,
                     Stop::Client(error) => break Some(ErrorFields::fatal("08P01", format!("sidegate: {error}"))),
                     Stop::ServerLeft { .. } => {
                         tracing::debug!(target_service = signing.target, "the other side closed a session");
@@ -106,7 +138,11 @@ async fn next(renewals: Option<&mut Renewals>) -> Option<Arc<Token>> {
 }
 
 async fn log_in(stream: Stream, signing: &Signing) -> Result<Option<Session>, LinkError> {
-    let (mut link, startup) = match handshake::open(stream, None).await? {
+    let opened = tokio::select! {
+        opened = tokio::time::timeout(OPENING_TIMEOUT, handshake::open(stream, None)) => opened,
+        () = signing.drain.draining_for(OPENING_MOMENT) => return Ok(None),
+    };
+    let (mut link, startup) = match opened.map_err(|_| too_slow())?? {
         Opened::Session(link, startup) => (link, startup),
         Opened::Cancel(key) => {
             cancel_remote(signing, &key).await;
@@ -114,28 +150,56 @@ async fn log_in(stream: Stream, signing: &Signing) -> Result<Option<Session>, Li
         }
         Opened::Gone => return Ok(None),
     };
-    match establish(&mut link, &startup, signing).await {
-        Ok(established) => Ok(Some(established.into_session(link, signing))),
-        Err(error) => {
-            let fields = match error {
-                LoginError::Refused(Refusal { fields, reason, .. }) => {
-                    tracing::info!(reason, message = fields.message, detail = fields.detail, "no session");
-                    *fields
-                }
-                LoginError::Upstream(body) => {
-                    let mut out = Vec::new();
-                    wire::frame::put(&mut out, b'E', |out| out.extend_from_slice(&body));
-                    link.send(&out).await?;
-                    return Ok(None);
-                }
-                LoginError::Link(error) => unreachable(signing, &error.to_string()),
-            };
-            let mut out = Vec::new();
-            backend::error_response(&mut out, &fields);
-            link.send(&out).await?;
-            Ok(None)
+    negotiate(&mut link, &startup).await?;
+    let established = tokio::select! {
+        biased;
+        () = link.closed() => return Ok(None),
+        established = establish(&startup, signing) => established,
+    };
+    let mut out = Vec::new();
+    let session = match established {
+        Ok(mut established) => {
+            out.append(&mut established.greeting);
+            Some(established)
         }
+        Err(error) => {
+            tell(error, signing, &mut out);
+            None
+        }
+    };
+    tokio::time::timeout(OPENING_TIMEOUT, link.send(&out)).await.map_err(|_| too_slow())??;
+    Ok(session.map(|established| established.into_session(link, signing)))
+}
+
+fn too_slow() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, format!("no login in {} s", OPENING_TIMEOUT.as_secs()))
+}
+
+async fn negotiate(link: &mut Link, startup: &Startup) -> Result<(), LinkError> {
+    if startup.needs_negotiation() {
+        let mut out = Vec::new();
+        backend::negotiate_protocol_version(&mut out, startup.negotiated_minor(), &startup.unknown_options());
+        link.send(&out).await?;
     }
+    Ok(())
+}
+
+/// What an application is told that does not get in.
+fn tell(error: LoginError, signing: &Signing, out: &mut Vec<u8>) {
+    let fields = match error {
+        LoginError::Refused(Refusal { fields, reason, .. }) => {
+            tracing::info!(reason, message = fields.message, detail = fields.detail, "no session");
+            *fields
+        }
+        LoginError::Upstream(body) => {
+            return wire::frame::put(out, b'E', |out| out.extend_from_slice(&body));
+        }
+        LoginError::Link(error) => {
+            tracing::info!(reason = "upstream", target_service = signing.target, %error, "no session");
+            unreachable(signing, &error.to_string())
+        }
+    };
+    backend::error_response(out, &fields);
 }
 
 fn unreachable(signing: &Signing, why: &str) -> ErrorFields {
@@ -156,6 +220,8 @@ async fn cancel_remote(signing: &Signing, key: &CancelKey) {
 /// A login that succeeded on the other side.
 struct Established {
     server: Link,
+    /// What it said from `AuthenticationOk` to its first `ReadyForQuery`, for the client as it is.
+    greeting: Vec<u8>,
     key: Option<CancelKey>,
     shown: Option<(Arc<TokenSource>, Arc<Token>)>,
 }
@@ -173,17 +239,53 @@ impl Established {
     }
 }
 
-/// Gets a token, dials and logs in. What the server says from `AuthenticationOk` to its first `ReadyForQuery` goes to
-/// the client as it is.
-async fn establish(client: &mut Link, startup: &Startup, signing: &Signing) -> Result<Established, LoginError> {
-    if signing.drain.is_draining() {
-        return Err(refused("draining", ErrorFields::fatal("57P03", "sidegate: the sidecar is shutting down")));
+/// Logs in on the other side, trying for a while. Cancel safe: the connection is dropped.
+async fn establish(startup: &Startup, signing: &Signing) -> Result<Established, LoginError> {
+    let limit = signing.connect_timeout.max(LOGIN_TIMEOUT);
+    let mut last = None;
+    let established = tokio::select! {
+        biased;
+        () = signing.drain.draining() => return Err(upstream::shutting_down()),
+        established = tokio::time::timeout(limit, persist(startup, signing, &mut last)) => established,
+    };
+    established.unwrap_or_else(|_| {
+        let why = format!("no answer in {} s", limit.as_secs());
+        Err(last.unwrap_or_else(|| broke_off(signing, &why)))
+    })
+}
+
+/// Tries until it is in, refused or out of time; `last` is why the last try failed.
+async fn persist(
+    startup: &Startup,
+    signing: &Signing,
+    last: &mut Option<LoginError>,
+) -> Result<Established, LoginError> {
+    let mut retry = Retry::within(signing.connect_timeout);
+    loop {
+        let error = match try_to_log_in(startup, signing).await {
+            Err(error) if is_passing(&error) => error,
+            done => return done,
+        };
+        *last = Some(error);
+        if !retry.again().await {
+            // There is one: it was put there just now.
+            return Err(last.take().unwrap_or_else(|| broke_off(signing, &"no answer")));
+        }
     }
-    if startup.needs_negotiation() {
-        let mut out = Vec::new();
-        backend::negotiate_protocol_version(&mut out, startup.negotiated_minor(), &startup.unknown_options());
-        client.send(&out).await?;
+}
+
+/// Whether there may be a login a moment later: nobody refused it, or only somebody who is not up.
+fn is_passing(error: &LoginError) -> bool {
+    match error {
+        LoginError::Refused(refusal) => refusal.reason == NO_TOKEN_YET,
+        LoginError::Upstream(body) => may_pass_by_itself(field_of(body, b'C')),
+        LoginError::Link(LinkError::Io(error)) => may_pass(error),
+        LoginError::Link(LinkError::Wire(_)) => false,
     }
+}
+
+/// Gets a token, dials and logs in.
+async fn try_to_log_in(startup: &Startup, signing: &Signing) -> Result<Established, LoginError> {
     let settings = signing.settings.borrow().clone();
     let source = signing.signer.source().await.map_err(no_token)?;
     let token = match settings.sign {
@@ -194,117 +296,19 @@ async fn establish(client: &mut Link, startup: &Startup, signing: &Signing) -> R
     let mut greeting = Vec::new();
     backend::authentication(&mut greeting, backend::auth::OK);
     let key = read_greeting(&mut server, &mut greeting, signing).await?;
-    client.send(&greeting).await?;
-    Ok(Established { server, key, shown: token.map(|token| (source, token)) })
-}
-
-/// Dials and authenticates; again, a few times, if the other side takes the token no longer: where tokens are refreshed
-/// it knows so first, and one that was issued in that same second is too old, too.
-async fn enter(
-    startup: &Startup,
-    source: &TokenSource,
-    mut token: Option<Arc<Token>>,
-    signing: &Signing,
-) -> Result<(Link, Option<Arc<Token>>), LoginError> {
-    let mut tries_left = RETRIES;
-    loop {
-        let dialled = signing.dialer.with_identity(source.identity()).dial().await;
-        let mut server = dialled.map_err(|error| broke_off(signing, &error))?;
-        let mut out = Vec::new();
-        server_startup(startup, token.is_some()).write(&mut out);
-        server.send(&out).await.map_err(|error| broke_off(signing, &error))?;
-        let refusal = match authenticate(&mut server, token.as_deref().map(Token::text), signing).await {
-            Err(LoginError::Upstream(body)) if tries_left > 0 && is_token_refused(&body) => body,
-            authenticated => return authenticated.map(|()| (server, token)),
-        };
-        let newer = match &token {
-            Some(token) => source.newer(token).await,
-            None => None,
-        };
-        token = Some(newer.ok_or(LoginError::Upstream(refusal))?);
-        tries_left -= 1;
-    }
-}
-
-fn is_token_refused(body: &[u8]) -> bool {
-    field_of(body, b'M') == Some(TOKEN_REFUSED.as_bytes())
+    Ok(Established { server, greeting, key, shown: token.map(|token| (source, token)) })
 }
 
 fn no_token(error: TokenError) -> LoginError {
-    let (hint, reason) = match &error {
-        TokenError::Refused { .. } => ("Ask for an AccessGrant for this service.", "token_refused"),
-        TokenError::Unavailable { .. } => ("The issuer must be within reach of this sidecar.", "token_unavailable"),
+    let reason = if error.is_passing() { NO_TOKEN_YET } else { "token_refused" };
+    let hint = match &error {
+        TokenError::Refused { .. } => "Ask for an AccessGrant for this service.",
+        TokenError::Unavailable { .. } => "The issuer must be within reach of this sidecar.",
     };
     let fields = ErrorFields::fatal("28000", "sidegate: no token for this connection");
     refused(reason, fields.detail(error.to_string()).hint(hint))
 }
 
-fn broke_off(signing: &Signing, error: &dyn std::fmt::Display) -> LoginError {
+pub(super) fn broke_off(signing: &Signing, error: &dyn std::fmt::Display) -> LoginError {
     refused("upstream", unreachable(signing, &error.to_string()))
-}
-
-/// The client's packet as the other side gets it: without protocol options, which were settled here, and with ours.
-fn server_startup(client: &Startup, signs: bool) -> Startup {
-    let mut parameters = client.parameters.clone();
-    parameters.retain(|(name, _)| !name.starts_with("_pq_."));
-    let way = if signs { "oauthbearer" } else { "none" };
-    parameters.push((SIDEGATE_OPTION.to_owned(), way.to_owned()));
-    Startup { minor: client.negotiated_minor(), parameters }
-}
-
-/// Shows the token in whichever way the server asks, up to `AuthenticationOk`.
-async fn authenticate(server: &mut Link, token: Option<&Secret>, signing: &Signing) -> Result<(), LoginError> {
-    // Each server message moves the exchange on or ends it; a handful is all that any method here takes.
-    for _ in 0..8 {
-        let (tag, body) = server.read_message().await.map_err(|error| broke_off(signing, &error))?;
-        let mut out = Vec::new();
-        match (tag, backend::read_authentication(&body), token) {
-            (b'R', Some((backend::auth::OK, _)), _) => return Ok(()),
-            (b'E', ..) => return Err(LoginError::Upstream(body)),
-            (b'v' | b'N', ..) => continue,
-            (b'R', Some((backend::auth::SASL, mechanisms)), Some(token)) if offers_oauthbearer(mechanisms) => {
-                let response = sasl::initial_response(token.expose());
-                frontend::sasl_initial_response(&mut out, sasl::MECHANISM, &response);
-            }
-            // The server's reason comes as an error behind this acknowledgement (RFC 7628 §3.2.3).
-            (b'R', Some((backend::auth::SASL_CONTINUE, _)), Some(_)) => frontend::sasl_response(&mut out, b"\x01"),
-            (b'R', Some((backend::auth::SASL_FINAL, _)), _) => continue,
-            (b'R', Some((backend::auth::CLEARTEXT, _)), Some(token)) => frontend::password(&mut out, token.expose()),
-            (_, _, None) => return Err(refused("sign_off", signing_is_off(signing))),
-            _ => return Err(broke_off(signing, &"it asks for a login that a token cannot answer")),
-        }
-        server.send(&out).await.map_err(|error| broke_off(signing, &error))?;
-    }
-    Err(broke_off(signing, &"its login does not end"))
-}
-
-fn signing_is_off(signing: &Signing) -> ErrorFields {
-    ErrorFields::fatal("28000", format!("sidegate: {} asks for a token", signing.target))
-        .detail("Signing is switched off for this service (SIGN_AUTH_ENABLED).")
-        .hint("Switch signing on.")
-}
-
-/// Reads up to the first `ReadyForQuery`; the cancel key is noted on the way.
-async fn read_greeting(
-    server: &mut Link,
-    greeting: &mut Vec<u8>,
-    signing: &Signing,
-) -> Result<Option<CancelKey>, LoginError> {
-    let mut key = None;
-    loop {
-        let (tag, body) = server.read_message().await.map_err(|error| broke_off(signing, &error))?;
-        match tag {
-            b'E' => return Err(LoginError::Upstream(body)),
-            b'K' => key = backend::read_backend_key_data(&body),
-            b'S' | b'N' | b'Z' => {}
-            _ => return Err(broke_off(signing, &"it answers the login with what cannot be")),
-        }
-        wire::frame::put(greeting, tag, |out| out.extend_from_slice(&body));
-        if greeting.len() > GREETING_LIMIT {
-            return Err(broke_off(signing, &"its greeting does not end"));
-        }
-        if tag == b'Z' {
-            return Ok(key);
-        }
-    }
 }

@@ -24,7 +24,10 @@ use crate::standing::Standing;
 use crate::verify::{Credential, Failure};
 
 /// How long a session that is to end waits for a client that has begun something and does not go on.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The part of a drain that open transactions have to come to their end. Behind it their clients are told.
+pub(super) const TRANSACTIONS_PART: f64 = 0.75;
 
 /// How long a session whose token is void waits for a fresh one: an exchange takes a moment, and an issuer that is away
 /// for longer must not keep a revoked caller in.
@@ -100,7 +103,7 @@ impl Session {
                 biased;
                 Ok(()) = settings.changed(), if may_end => self.look(&settings.borrow_and_update().clone()),
                 () = &mut timer, if due.is_some() => self.time_has_come(&settings.borrow().clone()),
-                () = listening.drain.draining(), if may_end => self.end(shutting_down(), false),
+                () = listening.drain.draining(), if may_end => self.finish(listening.drain_timeout),
                 stop = self.pump.run(&mut self.watched) => match stop {
                     Stop::Analyze(text) => match listening.analyses.make(text).await {
                         Some(analysis) => self.watched.gate.prepared = Some(analysis),
@@ -193,6 +196,13 @@ impl Session {
         self.watched.ending = true;
         let ending = Ending { fields: Box::new(fields), is_for_token };
         self.phase = Phase::Ending(ending, Instant::now() + PATIENCE);
+    }
+
+    /// The sidecar is to end, and the session with it, once its transaction is over: none of its rights is in doubt.
+    fn finish(&mut self, limit: Duration) {
+        (self.watched.ending, self.watched.finishing) = (true, true);
+        let ending = Ending { fields: Box::new(shutting_down()), is_for_token: false };
+        self.phase = Phase::Ending(ending, Instant::now() + limit.mul_f64(TRANSACTIONS_PART));
     }
 
     /// Takes what the other sidecar brought in place of the session's token.
@@ -293,7 +303,7 @@ impl Session {
     }
 }
 
-fn shutting_down() -> ErrorFields {
+pub(super) fn shutting_down() -> ErrorFields {
     ErrorFields::fatal("57P01", "sidegate: terminating connection: the sidecar is shutting down").hint("Reconnect.")
 }
 

@@ -3,10 +3,13 @@
 //! Deliberately absent: a strong login that steps down by `SET ROLE`. The session *is* the role's user, so that
 //! PostgreSQL's own GRANTs and row-level security stand behind every decision as the second lock.
 
+use std::io;
 use std::time::Duration;
 
 use policy::Role;
+use runtime::drain::DrainWatch;
 use runtime::listen::{Address, Stream};
+use wire::error::field_of;
 use wire::startup::{CancelKey, Startup};
 use wire::{ErrorFields, backend, session::ServerAction, session::Session};
 
@@ -14,9 +17,11 @@ use super::authenticate::{LoginError, refused};
 use super::messages::LinkError;
 use crate::link::Link;
 use crate::login::printable;
+use crate::retry::{Retry, may_pass, may_pass_by_itself};
 
-/// Time for PostgreSQL to take a connection.
+/// Time for PostgreSQL to take a connection, and to let a session in.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Start-up parameters that a client may set, besides an application's own (with a dot in the name). Everything else
 /// is refused: some of them change the user or the reading of SQL, and a list of the bad ones is never complete.
@@ -160,34 +165,101 @@ fn application_name(own: Option<&str>, caller: &str) -> String {
 }
 
 /// Connects to PostgreSQL. Cancel safe: the connection is dropped.
-pub(crate) async fn connect(address: &Address) -> Result<Stream, LoginError> {
-    let failed = |why: String| {
-        let fields = ErrorFields::fatal("08006", "sidegate: cannot reach PostgreSQL").detail(why);
-        refused("upstream", fields.hint("PostgreSQL may be starting or stopped; its own log says."))
-    };
-    match tokio::time::timeout(CONNECT_TIMEOUT, Stream::connect(address)).await {
-        Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(error)) => Err(failed(error.to_string())),
-        Err(_) => Err(failed(format!("no answer in {} s", CONNECT_TIMEOUT.as_secs()))),
+pub(crate) async fn connect(address: &Address) -> io::Result<Stream> {
+    tokio::time::timeout(CONNECT_TIMEOUT, Stream::connect(address))
+        .await
+        .unwrap_or_else(|_| Err(too_slow(CONNECT_TIMEOUT)))
+}
+
+fn too_slow(limit: Duration) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, format!("no answer in {} s", limit.as_secs()))
+}
+
+/// Why there is no session of PostgreSQL's.
+enum Failure {
+    Unreachable(io::Error),
+    BrokeOff(LinkError),
+    Refused(LoginError),
+}
+
+impl From<LoginError> for Failure {
+    fn from(error: LoginError) -> Self {
+        Failure::Refused(error)
     }
 }
 
-/// Logs in and reads up to PostgreSQL's first `ReadyForQuery`. Not cancel safe.
+impl Failure {
+    fn may_pass(&self) -> bool {
+        match self {
+            Failure::Unreachable(error) | Failure::BrokeOff(LinkError::Io(error)) => may_pass(error),
+            Failure::Refused(LoginError::Upstream(body)) => may_pass_by_itself(field_of(body, b'C')),
+            Failure::BrokeOff(LinkError::Wire(_)) | Failure::Refused(_) => false,
+        }
+    }
+
+    fn told(self) -> LoginError {
+        let fields = match self {
+            Failure::Refused(error) => return error,
+            Failure::Unreachable(error) => ErrorFields::fatal("08006", "sidegate: cannot reach PostgreSQL")
+                .detail(error.to_string())
+                .hint("PostgreSQL may be starting or stopped; its own log says."),
+            Failure::BrokeOff(error) => {
+                ErrorFields::fatal("08006", "sidegate: PostgreSQL closed the connection during the login")
+                    .detail(error.to_string())
+            }
+        };
+        refused("upstream", fields)
+    }
+}
+
+/// Connects and logs in. As long as PostgreSQL is starting, stopping or not there, it is waited for, but for no longer than
+/// `patience`, and not by a sidecar that is to end. Cancel safe: the connection is dropped.
 ///
 /// # Errors
-/// PostgreSQL refused, in its own words; or it wants what a sidecar has not, or broke off.
-pub(crate) async fn log_in(stream: Stream, startup: &Startup) -> Result<LoggedIn, LoginError> {
-    let mut link = Link::Plain(stream);
+/// PostgreSQL refused, in its own words; it is not there; or it wants what a sidecar has not.
+pub(crate) async fn enter(
+    address: &Address,
+    startup: &Startup,
+    patience: Duration,
+    drain: &DrainWatch,
+) -> Result<LoggedIn, LoginError> {
+    let mut retry = Retry::within(patience);
+    loop {
+        let entered = tokio::time::timeout(LOGIN_TIMEOUT, try_to_enter(address, startup)).await;
+        let failure = match entered.unwrap_or_else(|_| Err(Failure::Unreachable(too_slow(LOGIN_TIMEOUT)))) {
+            Ok(logged_in) => return Ok(logged_in),
+            Err(failure) => failure,
+        };
+        let is_waited_for = failure.may_pass()
+            && tokio::select! {
+                biased;
+                () = drain.draining() => return Err(shutting_down()),
+                again = retry.again() => again,
+            };
+        if !is_waited_for {
+            return Err(failure.told());
+        }
+    }
+}
+
+/// What is said to whoever comes too late.
+pub(super) fn shutting_down() -> LoginError {
+    refused("draining", ErrorFields::fatal("57P03", "sidegate: the sidecar is shutting down"))
+}
+
+/// Connects, logs in and reads up to PostgreSQL's first `ReadyForQuery`.
+async fn try_to_enter(address: &Address, startup: &Startup) -> Result<LoggedIn, Failure> {
+    let mut link = Link::Plain(connect(address).await.map_err(Failure::Unreachable)?);
     let mut out = Vec::new();
     startup.write(&mut out);
-    link.send(&out).await?;
+    link.send(&out).await.map_err(|error| Failure::BrokeOff(error.into()))?;
     let mut greeting = Vec::new();
     let mut key = None;
     loop {
-        let (tag, body) = link.read_message().await.map_err(gone)?;
+        let (tag, body) = link.read_message().await.map_err(Failure::BrokeOff)?;
         match tag {
             b'R' => check_authentication(&body)?,
-            b'E' => return Err(LoginError::Upstream(body)),
+            b'E' => return Err(LoginError::Upstream(body).into()),
             b'K' => key = backend::read_backend_key_data(&body),
             b'S' => {
                 check_parameter(&body)?;
@@ -196,10 +268,10 @@ pub(crate) async fn log_in(stream: Stream, startup: &Startup) -> Result<LoggedIn
             b'N' => wire::frame::put(&mut greeting, tag, |out| out.extend_from_slice(&body)),
             b'v' => {}
             b'Z' => break,
-            _ => return Err(unexpected(&format!("a message of type {tag:#04x}"))),
+            _ => return Err(unexpected(&format!("a message of type {tag:#04x}")).into()),
         }
         if greeting.len() > GREETING_LIMIT {
-            return Err(unexpected("a greeting without end"));
+            return Err(unexpected("a greeting without end").into());
         }
     }
     let key = key.ok_or_else(|| unexpected("no cancel key"))?;
@@ -221,7 +293,10 @@ fn check_authentication(body: &[u8]) -> Result<(), LoginError> {
 fn check_parameter(body: &[u8]) -> Result<(), LoginError> {
     let header = wire::frame::Header { tag: b'S', body: body.len() };
     match Session::<()>::default().received(header, body)? {
-        ServerAction::UnsafeSetting { name } => Err(refused("unsafe_setting", unsafe_setting(name))),
+        // Nothing that passes by itself, as a shutdown would.
+        ServerAction::UnsafeSetting { name } => {
+            Err(refused("unsafe_setting", ErrorFields { code: "55000", ..unsafe_setting(name) }))
+        }
         _ => Ok(()),
     }
 }
@@ -235,11 +310,6 @@ pub(super) fn unsafe_setting(name: &str) -> ErrorFields {
 
 fn unexpected(what: &str) -> LoginError {
     refused("upstream", ErrorFields::fatal("08P01", format!("sidegate: PostgreSQL answered the login with {what}")))
-}
-
-fn gone(error: LinkError) -> LoginError {
-    let fields = ErrorFields::fatal("08006", "sidegate: PostgreSQL closed the connection during the login");
-    refused("upstream", fields.detail(error.to_string()))
 }
 
 #[cfg(test)]

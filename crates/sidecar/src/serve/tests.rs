@@ -8,6 +8,7 @@ use std::time::Duration;
 use identity::certificate::SpiffeId;
 use parking_lot::Mutex;
 use runtime::drain::Drain;
+use runtime::listen::Stream;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 

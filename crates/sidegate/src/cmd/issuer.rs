@@ -1,5 +1,5 @@
-//! `sidegate issuer`: runs the issuer until SIGTERM or SIGINT, then lets the requests under way finish; `rotate` gives
-//! its keys a successor.
+//! `sidegate issuer`: runs the issuer until SIGTERM or SIGINT, then goes on for as long as others need to hear of it, and
+//! lets the requests under way finish; `rotate` gives its keys a successor.
 //!
 //! Deliberately absent: what the issuer does (`control::issuer`).
 
@@ -10,11 +10,15 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 use control::issuer::{self, Config, Rotation};
-use runtime::drain::{Drain, DrainWatch};
-use tokio::signal::unix::{SignalKind, signal};
+use runtime::drain::Drain;
+
+use super::life::{Signals, Told};
 
 /// An exchange takes milliseconds; what is not done after this will not be.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+
+/// An hour: longer than anybody caches where a service is.
+const MAX_DELAY: u64 = 60 * 60;
 
 /// Arguments of `sidegate issuer`.
 #[derive(Args)]
@@ -34,6 +38,10 @@ struct ServeArgs {
     /// What to log: error, warn, info, debug, trace, or a filter like info,control=debug.
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log_level: String,
+    /// After SIGTERM: how long requests are still taken, while /readyz says that none are welcome. A second signal ends
+    /// it at once.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=MAX_DELAY))]
+    drain_delay: u64,
 }
 
 #[derive(Subcommand)]
@@ -79,7 +87,7 @@ fn run_server(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     runtime::log::init(runtime::log::Format::Auto, &args.log_level)?;
     let config = load(&args.config)?;
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    tokio.block_on(serve(config))?;
+    tokio.block_on(serve(config, Duration::from_secs(args.drain_delay)))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -107,30 +115,18 @@ fn load(file: &Path) -> anyhow::Result<Config> {
     Config::load(file).with_context(|| format!("in {}", file.display()))
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+async fn serve(config: Config, delay: Duration) -> anyhow::Result<()> {
     let (drain, watch) = Drain::new();
-    let end = end_requested()?;
-    let cut = cut(watch.clone());
+    let mut signals = Signals::new()?;
+    let end = async {
+        if signals.start(&drain, delay).await == Told::Once {
+            // A client that keeps a request open must not keep the process.
+            let _ = tokio::time::timeout(DRAIN_LIMIT, signals.received()).await;
+        }
+    };
     tokio::select! {
         served = issuer::serve(config, watch) => served?,
-        () = cut => tracing::warn!("requests were still under way at the end of the drain"),
-        never = async { end.await; drain.start(); std::future::pending::<std::convert::Infallible>().await } => match never {},
+        () = end => tracing::warn!("requests may still have been under way at the end"),
     }
     Ok(())
-}
-
-/// A client that keeps a request open must not keep the process.
-async fn cut(watch: DrainWatch) {
-    watch.draining().await;
-    tokio::time::sleep(DRAIN_LIMIT).await;
-}
-
-fn end_requested() -> anyhow::Result<impl Future<Output = ()>> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    })
 }

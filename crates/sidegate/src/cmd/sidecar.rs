@@ -7,10 +7,8 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use runtime::drain::Drain;
-use tokio::signal::unix::{SignalKind, signal};
 
-/// Time for sessions to finish after SIGTERM: below Kubernetes' default grace period of 30 s, so that the rest is told.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
+use super::life::{Signals, Told};
 
 /// Time for the decision log to be written out at the end.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -19,7 +17,10 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Args)]
 #[command(after_help = "The configuration names the service, its issuer and any number of inbound and outbound \
                         listeners; docs/CONFIGURATION.md shows every field. Decisions are written to standard output, \
-                        one JSON object a line; everything else goes to standard error.")]
+                        one JSON object a line; everything else goes to standard error.\n\n\
+                        SIGTERM or SIGINT: /readyz turns to 503 at once; for `drain.delay` seconds connections are still \
+                        taken; then sessions end between statements, with SQLSTATE 57P01, for at most `drain.timeout` \
+                        seconds. A second signal ends it at once.")]
 pub struct SidecarArgs {
     /// The configuration file (YAML)
     #[arg(long, value_name = "FILE")]
@@ -51,23 +52,37 @@ fn read(file: &Path) -> anyhow::Result<sidecar::Config> {
 
 async fn serve(config: sidecar::Config) -> anyhow::Result<ExitCode> {
     let (drain, watch) = Drain::new();
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut signals = Signals::new()?;
+    let times = config.drain.clone();
     let serving = sidecar::serve(config, watch);
     tokio::pin!(serving);
-    let told = async {
-        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-    };
-    tokio::select! {
+    let told = tokio::select! {
         // It serves until told, so an end before that is its failure to start.
         ended = &mut serving => return ended.map(|_| ExitCode::SUCCESS).map_err(Into::into),
-        () = told => drain.start(),
+        told = signals.start(&drain, times.delay) => told,
+    };
+    let finished = async {
+        let decisions = serving.await?;
+        if let Err(open) = drain.finished(times.timeout).await {
+            tracing::warn!(%open, "ending all the same");
+        }
+        Ok::<_, sidecar::ServeError>(decisions)
+    };
+    if told == Told::Twice {
+        return Ok(at_once());
     }
-    let decisions = serving.await?;
-    if let Err(open) = drain.finished(DRAIN_TIMEOUT).await {
-        tracing::warn!(%open, "ending all the same");
-    }
+    let decisions = tokio::select! {
+        finished = finished => finished?,
+        () = signals.received() => return Ok(at_once()),
+    };
     if !decisions.flush(FLUSH_TIMEOUT) {
         tracing::warn!("the decision log could not be written out");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whoever asks twice does not want to wait.
+fn at_once() -> ExitCode {
+    tracing::warn!("told to end again: sessions under way break off");
+    ExitCode::SUCCESS
 }

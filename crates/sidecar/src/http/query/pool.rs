@@ -11,6 +11,7 @@ use deadpool::Runtime;
 use deadpool::managed::{self, Object, PoolError, RecycleError, RecycleResult, Timeouts};
 use identity::access::AccessToken;
 use parking_lot::Mutex;
+use runtime::drain::DrainWatch;
 use runtime::listen::Address;
 use wire::startup::Startup;
 
@@ -22,8 +23,8 @@ use crate::login::Login;
 use crate::pg::authenticate::LoginError;
 use crate::pg::upstream::{self, Identity};
 
-/// Time for PostgreSQL to let a session in.
-const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time to look at a session that was kept.
+const RECYCLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A session out of its pool, to which it goes back when this is dropped, if it is clean then.
 pub(super) type Pooled = Object<Logins>;
@@ -34,6 +35,8 @@ pub(crate) struct Pools {
     limits: config::Pool,
     /// In milliseconds, as PostgreSQL takes it.
     statement_timeout: u128,
+    upstream_timeout: Duration,
+    drain: DrainWatch,
     pools: Arc<Mutex<HashMap<Key, managed::Pool<Logins>>>>,
 }
 
@@ -50,10 +53,17 @@ struct Key {
 
 impl Pools {
     /// No sessions yet. Starts the task that ends those that nobody uses; it ends with the pools.
-    pub(crate) fn new(address: Address, query: &config::Query) -> Pools {
+    pub(crate) fn new(address: Address, query: &config::Query, drain: DrainWatch) -> Pools {
         let pools = Arc::default();
         tokio::spawn(end_idle(Arc::downgrade(&pools), query.pool.idle));
-        Pools { address, limits: query.pool.clone(), statement_timeout: query.statement_timeout.as_millis(), pools }
+        Pools {
+            address,
+            limits: query.pool.clone(),
+            statement_timeout: query.statement_timeout.as_millis(),
+            upstream_timeout: query.upstream_timeout,
+            drain,
+            pools,
+        }
     }
 
     /// A session for a login, waiting for one if need be. Cancel safe.
@@ -102,12 +112,15 @@ impl Pools {
         let client = Startup { minor: 0, parameters: Vec::new() };
         let mut packet = upstream::startup_packet(&client, &identity).map_err(error::of_login)?;
         packet.parameters.push(("statement_timeout".to_owned(), self.statement_timeout.to_string()));
-        let pool = managed::Pool::builder(Logins { address: self.address.clone(), packet })
+        let (address, drain) = (self.address.clone(), self.drain.clone());
+        let logins = Logins { address, packet, upstream_timeout: self.upstream_timeout, drain };
+        let pool = managed::Pool::builder(logins)
             .max_size(self.limits.size)
             .timeouts(Timeouts {
                 wait: Some(self.limits.wait),
-                create: Some(LOGIN_TIMEOUT),
-                recycle: Some(LOGIN_TIMEOUT),
+                // Bounded by itself.
+                create: None,
+                recycle: Some(RECYCLE_TIMEOUT),
             })
             .runtime(Runtime::Tokio1)
             .build()
@@ -141,6 +154,8 @@ async fn end_idle(pools: std::sync::Weak<Mutex<HashMap<Key, managed::Pool<Logins
 pub(super) struct Logins {
     address: Address,
     packet: Startup,
+    upstream_timeout: Duration,
+    drain: DrainWatch,
 }
 
 impl managed::Manager for Logins {
@@ -148,8 +163,7 @@ impl managed::Manager for Logins {
     type Error = LoginError;
 
     async fn create(&self) -> Result<Session, LoginError> {
-        let stream = upstream::connect(&self.address).await?;
-        let logged_in = upstream::log_in(stream, &self.packet).await?;
+        let logged_in = upstream::enter(&self.address, &self.packet, self.upstream_timeout, &self.drain).await?;
         Ok(Session::new(logged_in, self.address.clone()))
     }
 
