@@ -34,6 +34,15 @@ mod store;
 mod stored_ring;
 mod token_review;
 
+/// What the injector's own certificate is made with, too.
+pub(crate) mod shared {
+    pub(crate) use super::authority::Authorities;
+    pub(crate) use super::config::Tls;
+    pub(crate) use super::own_tls::OwnTls;
+    pub(crate) use super::ring::Timing;
+    pub(crate) use super::store::secret::SecretStore;
+}
+
 pub use config::{Config, ConfigError, Rotate};
 pub use grants::GrantsError;
 pub use openapi::document as openapi;

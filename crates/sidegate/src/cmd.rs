@@ -2,6 +2,8 @@
 
 pub mod demo;
 pub mod guard;
+pub mod inject;
+pub mod injector;
 pub mod inventory;
 pub mod issuer;
 pub mod life;

@@ -24,6 +24,12 @@ enum Command {
     Issuer(cmd::issuer::IssuerArgs),
     /// Run a sidecar: sign outbound connections, verify and authorize inbound ones.
     Sidecar(cmd::sidecar::SidecarArgs),
+    /// Add the sidecar to the workloads of manifests that ask for it.
+    Inject(cmd::inject::InjectArgs),
+    /// Take the sidecar out of manifests again.
+    Uninject(cmd::inject::UninjectArgs),
+    /// Run the webhook that adds the sidecar to pods as they are made.
+    Injector(cmd::injector::InjectorArgs),
     /// Ask what a role may do.
     Policy(cmd::policy::PolicyArgs),
     /// Get an access token, for scripts and clients without a sidecar; or explain one.
@@ -53,6 +59,9 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => cmd::demo::run(args),
         Command::Issuer(args) => cmd::issuer::run(args),
         Command::Sidecar(args) => cmd::sidecar::run(args),
+        Command::Inject(args) => cmd::inject::run(args),
+        Command::Uninject(args) => cmd::inject::run_uninject(args),
+        Command::Injector(args) => cmd::injector::run(args),
         Command::Policy(args) => cmd::policy::run(args),
         Command::Token(args) => cmd::token::run(args),
         Command::Openapi(args) => cmd::openapi::run(&args),

@@ -104,7 +104,7 @@ impl Cluster {
             Which::Authorities => "authorities.json",
             Which::Root => "root.json",
         };
-        let (secret, leadership) = (self.secret.clone(), self.leadership.clone());
+        let (secret, leadership) = (self.secret.clone(), Some(self.leadership.clone()));
         SecretStore { secret, key, leadership, runtime: tokio::runtime::Handle::current() }
     }
 

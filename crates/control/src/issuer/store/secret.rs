@@ -15,7 +15,8 @@ use super::{Store, StoreError, Written};
 pub(crate) struct SecretStore {
     pub(crate) secret: Arc<SharedSecret>,
     pub(crate) key: &'static str,
-    pub(crate) leadership: Leadership,
+    /// Who rotates what is due; without, everybody.
+    pub(crate) leadership: Option<Leadership>,
     /// Whoever serves here.
     pub(crate) runtime: Handle,
 }
@@ -54,6 +55,6 @@ impl Store for SecretStore {
     }
 
     fn is_in_charge(&self) -> bool {
-        self.leadership.leads()
+        self.leadership.as_ref().is_none_or(Leadership::leads)
     }
 }

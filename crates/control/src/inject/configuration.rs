@@ -1,0 +1,174 @@
+//! The sidecar's configuration, rendered: the fields of docs/CONFIGURATION.md that a pod needs, in the order of a reader.
+//!
+//! Deliberately absent: checks of what the sidecar checks, except that the probes will find it where they ask.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::annotations::{Listeners, Wiring, Wish};
+use super::container::{CA_FILE, SETTINGS_DIRECTORY, TOKEN_FILE};
+use super::listeners::{Inbound, InboundKind, Outbound};
+use super::postgres::SOCKET;
+use super::{ADMIN_PORT, Surroundings};
+
+#[derive(Serialize)]
+struct Configuration<'a> {
+    service: String,
+    issuer: Issuer<'a>,
+    certificates: Certificates<'a>,
+    settings: Settings,
+    admin: Admin,
+    drain: Drain,
+    #[serde(skip_serializing_if = "Postgres::is_empty")]
+    postgres: Postgres<'a>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    inbound: Vec<InboundFields<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    outbound: Vec<OutboundFields<'a>>,
+}
+
+#[derive(Serialize)]
+struct Issuer<'a> {
+    url: &'a str,
+    ca_file: &'static str,
+    subject_token_file: &'static str,
+}
+
+#[derive(Serialize)]
+struct Certificates<'a> {
+    from: &'static str,
+    trust_domain: &'a str,
+}
+
+#[derive(Serialize)]
+struct Settings {
+    directory: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kubernetes: Option<&'static str>,
+}
+
+/// In seconds: together less than the 30 s that Kubernetes gives a pod to end.
+#[derive(Serialize)]
+struct Drain {
+    delay: u32,
+    timeout: u32,
+}
+
+const DRAIN: Drain = Drain { delay: 5, timeout: 20 };
+
+#[derive(Serialize)]
+struct Admin {
+    listen: String,
+}
+
+#[derive(Serialize)]
+struct Postgres<'a> {
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    users: &'a BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unverified_user: Option<&'a str>,
+}
+
+impl Postgres<'_> {
+    fn is_empty(&self) -> bool {
+        self.users.is_empty() && self.unverified_user.is_none()
+    }
+}
+
+#[derive(Serialize)]
+struct InboundFields<'a> {
+    protocol: &'static str,
+    listen: String,
+    tls: Tls<'a>,
+    upstream: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    database: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct OutboundFields<'a> {
+    protocol: &'static str,
+    listen: String,
+    target: String,
+    connect: String,
+    tls: Tls<'a>,
+}
+
+/// Empty, it means the workload itself.
+#[derive(Default, Serialize)]
+struct Tls<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service_account: Option<&'a str>,
+}
+
+/// A configuration as YAML, and the issuer that it names.
+pub(super) struct Rendered {
+    pub(super) yaml: String,
+    pub(super) issuer_url: String,
+}
+
+/// The configuration that is asked for.
+pub(super) fn render(wish: &Wish, surroundings: &Surroundings<'_>) -> Result<Rendered, String> {
+    match &wish.wiring {
+        Wiring::Own(text) => own(text),
+        Wiring::Listeners(listeners) => {
+            let yaml = serde_saphyr::to_string(&configuration(listeners, surroundings))
+                .map_err(|error| format!("the sidecar's configuration cannot be written: {error}"))?;
+            Ok(Rendered { yaml, issuer_url: surroundings.defaults.issuer_url.clone() })
+        }
+    }
+}
+
+fn configuration<'a>(wish: &'a Listeners, surroundings: &Surroundings<'a>) -> Configuration<'a> {
+    let defaults = surroundings.defaults;
+    Configuration {
+        service: wish.service.to_string(),
+        issuer: Issuer { url: &defaults.issuer_url, ca_file: CA_FILE, subject_token_file: TOKEN_FILE },
+        certificates: Certificates { from: "issuer", trust_domain: &defaults.trust_domain },
+        settings: Settings { directory: SETTINGS_DIRECTORY, kubernetes: wish.watches_settings.then_some("auto") },
+        admin: Admin { listen: format!("0.0.0.0:{ADMIN_PORT}") },
+        drain: DRAIN,
+        postgres: Postgres { users: &wish.users, unverified_user: wish.unverified_user.as_deref() },
+        inbound: wish.inbound.iter().map(inbound).collect(),
+        outbound: wish.outbound.iter().map(outbound).collect(),
+    }
+}
+
+fn inbound(listener: &Inbound) -> InboundFields<'_> {
+    let (upstream, database) = match &listener.kind {
+        InboundKind::Postgres => (format!("unix:{SOCKET}"), None),
+        InboundKind::Query { database } => (format!("unix:{SOCKET}"), database.as_deref()),
+        InboundKind::Http { upstream } => (upstream.clone(), None),
+    };
+    let listen = format!("0.0.0.0:{}", listener.port);
+    InboundFields { protocol: listener.name(), listen, tls: Tls::default(), upstream, database }
+}
+
+fn outbound(listener: &Outbound) -> OutboundFields<'_> {
+    let (namespace, name) = (&listener.target.namespace, &listener.target.name);
+    OutboundFields {
+        protocol: listener.protocol,
+        listen: format!("127.0.0.1:{}", listener.port),
+        target: listener.target.to_string(),
+        connect: format!("{name}.{namespace}.svc:{}", listener.target_port),
+        tls: Tls { service_account: listener.account.as_deref() },
+    }
+}
+
+/// A configuration that somebody wrote: as it is, if the probes find it.
+fn own(text: &str) -> Result<Rendered, String> {
+    let value: Value =
+        serde_saphyr::from_str(text).map_err(|error| format!("sidegate.dev/config: is no YAML: {error}"))?;
+    let field = |section: &str, name: &str| value.get(section)?.get(name)?.as_str();
+    if field("admin", "listen") != Some(&format!("0.0.0.0:{ADMIN_PORT}")) {
+        return Err(format!(
+            "sidegate.dev/config: Kubernetes asks for the sidecar's health on port {ADMIN_PORT}; write \
+             `admin: {{listen: 0.0.0.0:{ADMIN_PORT}}}`"
+        ));
+    }
+    let issuer_url =
+        field("issuer", "url").ok_or("sidegate.dev/config: issuer.url: missing; the pod's token is for it")?;
+    Ok(Rendered { yaml: text.to_owned(), issuer_url: issuer_url.to_owned() })
+}
