@@ -3,6 +3,7 @@
 //! Deliberately absent: anything of PostgreSQL's protocol or of the sidecars; the console comes with its own issue.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
+pub mod check;
 pub mod inject;
 pub mod injector;
 pub mod issuer;

@@ -6,7 +6,9 @@
 use std::sync::Arc;
 
 use parking_lot::RwLock;
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry};
 
 mod process;
@@ -19,10 +21,13 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 pub struct Metrics(Arc<RwLock<Registry>>);
 
 impl Metrics {
-    /// An empty registry.
+    /// A registry with nothing but the version in it.
     #[must_use]
     pub fn new() -> Self {
-        Self(Arc::new(RwLock::new(Registry::with_prefix("sidegate"))))
+        let metrics = Self(Arc::new(RwLock::new(Registry::with_prefix("sidegate"))));
+        let version = [("version", env!("CARGO_PKG_VERSION"))];
+        metrics.0.write().register("build", "What runs here", Info::new(version));
+        metrics
     }
 
     /// Adds a metric and gives it back, to be kept by whoever counts. The name goes without the prefix `sidegate_`
@@ -30,6 +35,11 @@ impl Metrics {
     pub fn register<M: Metric + Clone>(&self, name: &str, help: &str, metric: M) -> M {
         self.0.write().register(name, help, metric.clone());
         metric
+    }
+
+    /// Adds what is looked at when the metrics are read. Names go without the prefix `sidegate_` here, too.
+    pub fn register_collector(&self, collector: impl Collector) {
+        self.0.write().register_collector(Box::new(collector));
     }
 
     /// All metrics as OpenMetrics text.

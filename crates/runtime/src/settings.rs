@@ -15,12 +15,16 @@ use tokio::sync::watch;
 
 mod cluster;
 mod mounted;
+mod review;
 
 pub use cluster::ConfigMapRef;
+pub use review::review;
 
 const SIGN: &str = "SIGN_AUTH_ENABLED";
 const VERIFY: &str = "VERIFY_AUTH_ENABLED";
 const NOT_BEFORE: &str = "TOKENS_NOT_BEFORE";
+/// All of them.
+const KEYS: [&str; 3] = [SIGN, VERIFY, NOT_BEFORE];
 
 /// What verification does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -176,15 +180,7 @@ impl Reader {
     }
 
     fn read(&mut self, values: [Value; 3], place: &Place) -> Settings {
-        let nothing = values.iter().all(|v| matches!(v, Value::Missing));
-        let mut warnings = Vec::new();
-        let [sign, verify, not_before] = values;
-        let mut settings = Settings {
-            sign: switch(SIGN, sign, &mut warnings),
-            verify: verification(verify, &mut warnings),
-            tokens_not_before: self.not_before(not_before, nothing, &mut warnings),
-            generation: self.last.generation,
-        };
+        let (mut settings, warnings) = self.understand(values);
         if !self.first && settings != self.last {
             settings.generation += 1;
         }
@@ -192,6 +188,20 @@ impl Reader {
         self.last = settings.clone();
         self.warn(warnings, place);
         settings
+    }
+
+    /// What the values mean after what was before, and what is wrong with them.
+    fn understand(&self, values: [Value; 3]) -> (Settings, Vec<String>) {
+        let nothing = values.iter().all(|v| matches!(v, Value::Missing));
+        let mut warnings = Vec::new();
+        let [sign, verify, not_before] = values;
+        let settings = Settings {
+            sign: switch(SIGN, sign, &mut warnings),
+            verify: verification(verify, &mut warnings),
+            tokens_not_before: self.not_before(not_before, nothing, &mut warnings),
+            generation: self.last.generation,
+        };
+        (settings, warnings)
     }
 
     /// Only a directory that has other keys can say that this one is unset: an empty or absent directory is an

@@ -20,6 +20,7 @@ mod http;
 mod keys;
 mod link;
 mod login;
+mod neighbours;
 mod pg;
 mod renewals;
 mod retry;

@@ -27,6 +27,7 @@ use crate::http::upstream::{Dials, Upstream};
 use crate::keys::Keys;
 use crate::link::Dialer;
 use crate::login::Logins;
+use crate::neighbours::Neighbours;
 use crate::pg::inbound::InboundCancels;
 use crate::pg::outbound::OutboundCancels;
 use crate::signer::Signer;
@@ -88,6 +89,9 @@ pub async fn serve(config: Config, drain: DrainWatch) -> Result<DecisionLog, Ser
     let log = DecisionLog::stdout(DECISION_QUEUE, OnFull::Drop).map_err(ServeError::DecisionLog)?;
     registry.register("decision_log_lost", "Decisions that the log had no room for", log.lost());
     let audit = Audit { metrics: Metrics::register(&registry), log: log.clone() };
+    if config.inbound.iter().any(leads_to_a_database) {
+        registry.register_collector(Neighbours);
+    }
     let client = HttpClient::new(config.issuer.ca_file.as_deref())?;
     let readiness = Readiness::new();
     let shared = Shared {
@@ -124,6 +128,11 @@ async fn settings_sources(config: &Config) -> Sources {
     let namespace = config.service.namespace.clone();
     let client = runtime::kubernetes::client().await.inspect_err(|error| tracing::warn!(%error, "settings.kubernetes"));
     Sources { directory, cluster: client.ok().map(|client| ConfigMapRef { client, namespace }) }
+}
+
+/// Whether what is behind a listener must not be reached in another way.
+fn leads_to_a_database(inbound: &Inbound) -> bool {
+    matches!(inbound.protocol, InboundProtocol::Postgres { .. } | InboundProtocol::Query(_))
 }
 
 fn start_certificates(
