@@ -19,6 +19,11 @@ unit *args:
 e2e:
     ./dev e2e
 
+# On the cluster of KUBECONFIG, with IMAGE on its nodes; see e2e/kubernetes/run.
+kubernetes *cases:
+    cargo build --locked --quiet --package sidegate
+    SIDEGATE="${CARGO_TARGET_DIR:-{{justfile_directory()}}/target}/debug/sidegate" e2e/kubernetes/run {{cases}}
+
 fmt:
     cargo fmt
 
