@@ -95,6 +95,7 @@ fn split(text: &str) -> Vec<(usize, String)> {
     let mut documents = vec![(1, String::new())];
     for (number, line) in text.lines().enumerate() {
         match line.strip_prefix("---").filter(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r'])) {
+            Some(rest) if rest.trim().is_empty() => documents.push((number + 1, String::new())),
             Some(rest) => documents.push((number + 1, format!("{}\n", rest.trim()))),
             None => {
                 if let Some((_, document)) = documents.last_mut() {
