@@ -13,6 +13,7 @@ use identity::{ServiceName, Subject};
 mod check;
 mod names;
 mod raw;
+pub mod schema;
 
 pub use names::stored_name;
 
