@@ -4,6 +4,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
 pub mod check;
+pub mod crds;
 pub mod inject;
 pub mod injector;
+pub mod install;
 pub mod issuer;

@@ -5,6 +5,7 @@ pub mod demo;
 pub mod guard;
 pub mod inject;
 pub mod injector;
+pub mod install;
 pub mod inventory;
 pub mod issuer;
 pub mod life;

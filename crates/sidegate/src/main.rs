@@ -34,6 +34,8 @@ enum Command {
     Policy(cmd::policy::PolicyArgs),
     /// Get an access token, for scripts and clients without a sidecar; or explain one.
     Token(cmd::token::TokenArgs),
+    /// Print what a Kubernetes cluster needs, for `kubectl apply -f -`.
+    Install(cmd::install::InstallArgs),
     /// Say whether an installation in Kubernetes works and protects, and what to do where it does not.
     Check(cmd::check::CheckArgs),
     /// Print the OpenAPI document of what Sidegate serves.
@@ -66,6 +68,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Injector(args) => cmd::injector::run(args),
         Command::Policy(args) => cmd::policy::run(args),
         Command::Token(args) => cmd::token::run(args),
+        Command::Install(args) => cmd::install::run(args),
         Command::Check(args) => cmd::check::run(args),
         Command::Openapi(args) => cmd::openapi::run(&args),
         Command::Guard(args) => cmd::guard::run(args),
