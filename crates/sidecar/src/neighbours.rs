@@ -142,7 +142,9 @@ mod tests {
         std::os::unix::fs::symlink("socket:[13]", proc.path().join("self/fd/7")).unwrap();
         std::os::unix::fs::symlink("/dev/null", proc.path().join("self/fd/0")).unwrap();
         std::fs::write(proc.path().join("net/tcp"), four).unwrap();
-        six.map(|six| std::fs::write(proc.path().join("net/tcp6"), six).unwrap());
+        if let Some(six) = six {
+            std::fs::write(proc.path().join("net/tcp6"), six).unwrap();
+        }
         proc
     }
 
