@@ -117,7 +117,8 @@ fn container(options: &Options, of: &Component) -> Value {
         "name": component,
         "image": options.image,
         "imagePullPolicy": "IfNotPresent",
-        "args": [component, "--config", format!("/etc/sidegate/{component}.yaml")],
+        // Long enough for its Service to have forgotten it.
+        "args": [component, "--config", format!("/etc/sidegate/{component}.yaml"), "--drain-delay", "5"],
         "ports": [
             {"name": "https", "containerPort": PORT, "protocol": "TCP"},
             {"name": "admin", "containerPort": ADMIN_PORT, "protocol": "TCP"},

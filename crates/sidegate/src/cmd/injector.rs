@@ -10,10 +10,11 @@ use anyhow::Context;
 use clap::Args;
 use control::injector::{self, Config};
 use runtime::drain::Drain;
-use tokio::signal::unix::{SignalKind, signal};
 
-/// The API server goes on asking until it has heard that this replica goes away.
-const DRAIN_DELAY: Duration = Duration::from_secs(3);
+use super::life::{Signals, Told};
+
+/// Longer would be taken for a mistake: pods are killed after 30 s.
+const MAX_DELAY: u64 = 25;
 /// An answer takes milliseconds; what is not done after this will not be.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 
@@ -30,6 +31,10 @@ pub struct InjectorArgs {
     /// What to log: error, warn, info, debug, trace, or a filter like info,control=debug
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log_level: String,
+    /// After SIGTERM: how long pods are still taken, while /readyz says that none are welcome. The API server goes on asking
+    /// until it has heard of that. A second signal ends it at once
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=MAX_DELAY))]
+    drain_delay: u64,
 }
 
 /// Runs the webhook until it is told to end.
@@ -38,27 +43,21 @@ pub fn run(args: InjectorArgs) -> anyhow::Result<ExitCode> {
     runtime::log::init(runtime::log::Format::Auto, &args.log_level)?;
     let config = Config::load(&args.config).with_context(|| format!("in {}", args.config.display()))?;
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    tokio.block_on(serve(config))?;
+    tokio.block_on(serve(config, Duration::from_secs(args.drain_delay)))?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+async fn serve(config: Config, delay: Duration) -> anyhow::Result<()> {
     let (drain, watch) = Drain::new();
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let told = async {
-        tokio::select! {
-            _ = terminate.recv() => tokio::time::sleep(DRAIN_DELAY).await,
-            _ = interrupt.recv() => {}
+    let mut signals = Signals::new()?;
+    let end = async {
+        if signals.start(&drain, delay).await == Told::Once {
+            let _ = tokio::time::timeout(DRAIN_LIMIT, signals.received()).await;
         }
-    };
-    let cut = async {
-        told.await;
-        drain.start();
-        tokio::time::sleep(DRAIN_LIMIT).await;
     };
     tokio::select! {
         served = injector::serve(config, watch) => served?,
-        () = cut => tracing::warn!("answers were still under way at the end of the drain"),
+        () = end => tracing::warn!("answers may still have been under way at the end"),
     }
     Ok(())
 }
