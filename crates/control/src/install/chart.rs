@@ -103,3 +103,6 @@ const VALUES_SCHEMA: &str = r#"{
   }
 }
 "#;
+
+#[cfg(test)]
+mod tests;

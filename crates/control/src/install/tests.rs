@@ -108,10 +108,16 @@ fn pods_are_what_pod_security_restricted_takes() {
 }
 
 #[test]
-fn the_issuer_takes_its_configuration() {
+fn issuer_and_injector_take_their_configurations() {
     let all = all(&Options { namespace: "other".into(), trust_domain: "example.org".into(), ..Options::default() });
-    let map = of_kind(&all, "ConfigMap").into_iter().find(|map| map["data"].get("issuer.yaml").is_some()).unwrap();
-    crate::issuer::Config::parse(map["data"]["issuer.yaml"].as_str().unwrap()).unwrap();
+    let text = |key: &str| {
+        let maps = of_kind(&all, "ConfigMap");
+        maps.iter().find_map(|map| map["data"].get(key)?.as_str().map(str::to_owned)).unwrap()
+    };
+    crate::issuer::Config::parse(&text("issuer.yaml")).unwrap();
+    let injector = crate::injector::Config::parse(&text("injector.yaml"), None).unwrap();
+    assert_eq!(injector.kubernetes.namespace, "other");
+    assert_eq!(injector.defaults.issuer_url, "https://sidegate-issuer.other.svc");
 }
 
 #[test]

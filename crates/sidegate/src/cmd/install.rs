@@ -15,8 +15,9 @@ use control::install::{NAMESPACE, Options, REPLICAS, SettingsReaders};
 #[command(after_help = "\
 Install:    sidegate install | kubectl apply -f -
 Upgrade:    the same again. Keys and certificates that issuer and injector wrote stay as they are.
-Uninstall:  sidegate install | kubectl delete -f -
+Uninstall:  sidegate install | kubectl delete --ignore-not-found -f -
             This deletes the CRDs, and with them all AccessRoles and AccessGrants. Take sidecars out first (sidegate uninject).
+            What is in the namespace goes with it, and may be gone before its turn comes: hence --ignore-not-found.
 With Helm:  helm install sidegate deploy/charts/sidegate -n sidegate-system --create-namespace
 
 docs/KUBERNETES.md says what every object is for and why each right is needed.")]
