@@ -38,6 +38,10 @@ pub(super) fn rights(system: &str) -> Vec<Right> {
         rights.push(wide(ISSUER, "patch", "sidegate.dev", resource, true));
     }
     rights.push(wide(ISSUER, "create", "authentication.k8s.io", "tokenreviews", true));
+    rights.extend(["get", "patch"].map(|verb| Right {
+        name: INJECTOR,
+        ..wide(INJECTOR, verb, "admissionregistration.k8s.io", "mutatingwebhookconfigurations", true)
+    }));
     let own = [
         (ISSUER, "get", "", "secrets", "sidegate-issuer-keys"),
         (ISSUER, "update", "", "secrets", "sidegate-issuer-keys"),

@@ -7,7 +7,7 @@
 use k8s_openapi::api::core::v1::{Container, Pod, Volume};
 use kube::ResourceExt;
 
-use super::facts::Facts;
+use super::facts::{Facts, Probe};
 use super::objects::{
     CONTAINER, Wiring, declares, is_alive, lasting_containers, name_of, namespace_of, postgres_of, sidecar_of, wiring,
 };
@@ -50,7 +50,7 @@ pub(super) fn check(facts: &Facts, findings: &mut Findings) {
 
 /// By its configuration, or by what it measures: a sidecar looks for foreign listeners only before a database.
 fn guard<'a>(pod: &'a Pod, facts: &Facts) -> Option<Guarded<'a>> {
-    let samples = facts.probe(pod).and_then(|probe| probe.metrics.as_ref()).and_then(|metrics| metrics.as_ref().ok());
+    let samples = facts.probe(pod).and_then(Probe::samples);
     let measured = samples.filter(|samples| samples.value("sidegate_foreign_listener_ports").is_some());
     let port = |labels: &std::collections::BTreeMap<String, String>| {
         let reach = labels.get("reach").is_none_or(|reach| reach != "loopback");

@@ -56,6 +56,19 @@ pub struct Probe {
     pub offset: Option<i64>,
 }
 
+impl Probe {
+    /// Its metrics, if they could be read.
+    pub(super) fn samples(&self) -> Option<&Samples> {
+        self.metrics.as_ref()?.as_ref().ok()
+    }
+
+    /// The version that runs there, as it says itself.
+    pub(super) fn version(&self) -> Option<&str> {
+        let mut builds = self.samples()?.labelled("sidegate_build_info");
+        builds.find_map(|labels| labels.get("version")).map(String::as_str)
+    }
+}
+
 /// By namespace and name.
 pub type Probes = BTreeMap<(String, String), Probe>;
 

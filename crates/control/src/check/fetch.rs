@@ -7,6 +7,7 @@ use std::fmt;
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use kube::{Api, Client, Resource};
 use runtime::clock;
@@ -75,7 +76,8 @@ pub async fn fetch(
         validate,
         cluster,
         definitions: definitions(client).await,
-        expected: Vec::new(),
+        // A test of theirs holds that they can be made; without them only names are compared.
+        expected: crate::crds::definitions().unwrap_or_default(),
         rights: rights::of_accounts(client, system, access::rights(system)).await,
         deployments: list(Api::namespaced(client.clone(), system), of_system()).await,
         system_pods: list(Api::namespaced(client.clone(), system), of_system()).await,
@@ -96,14 +98,9 @@ pub async fn fetch(
     Ok(facts)
 }
 
-async fn definitions(
-    client: &Client,
-) -> Asked<Vec<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition>> {
-    let all = list(Api::all(client.clone()), ListParams::default()).await?;
-    let ours = |crd: &k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition| {
-        crd.spec.group == GROUP
-    };
-    Ok(all.into_iter().filter(ours).collect())
+async fn definitions(client: &Client) -> Asked<Vec<CustomResourceDefinition>> {
+    let all: Vec<CustomResourceDefinition> = list(Api::all(client.clone()), ListParams::default()).await?;
+    Ok(all.into_iter().filter(|crd| crd.spec.group == GROUP).collect())
 }
 
 async fn documents(client: &Client, scope: &Scope) -> Asked<Vec<DynamicObject>> {

@@ -6,6 +6,7 @@ use k8s_openapi::api::admissionregistration::v1::MutatingWebhook;
 use k8s_openapi::api::core::v1::Secret;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
+use serde_json::Value;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::Findings;
@@ -55,7 +56,7 @@ fn certificates(webhook: &MutatingWebhook, facts: &Facts, findings: &mut Finding
     }
     findings.ok("injector.ca", NAME);
     let ends = vouched.iter().filter_map(|der| identity::certificate::not_after_of(der).ok()).map(|end| end.0);
-    match ends.min().map(|end| end.saturating_sub(facts.now)) {
+    match ends.max().map(|end| end.saturating_sub(facts.now)) {
         Some(left) if left < 0 => {
             findings.failed("injector.certificate", NAME, "it has expired: every pod is refused", fill);
         }
@@ -69,8 +70,22 @@ fn certificates(webhook: &MutatingWebhook, facts: &Facts, findings: &mut Finding
 
 /// All certificates in a Secret: PEM under a key, or in texts of a JSON document.
 fn certificates_of(secret: &Secret) -> Vec<Vec<u8>> {
-    let values = secret.data.iter().flatten().map(|(_, value)| String::from_utf8_lossy(&value.0).replace("\\n", "\n"));
-    values.flat_map(|text| pem_certificates(text.as_bytes())).collect()
+    let values = secret.data.iter().flatten().map(|(_, value)| &value.0);
+    values
+        .flat_map(|value| match serde_json::from_slice(value) {
+            Ok(document) => certificates_in(&document),
+            Err(_) => pem_certificates(value),
+        })
+        .collect()
+}
+
+fn certificates_in(document: &Value) -> Vec<Vec<u8>> {
+    match document {
+        Value::String(text) => pem_certificates(text.as_bytes()),
+        Value::Array(items) => items.iter().flat_map(certificates_in).collect(),
+        Value::Object(fields) => fields.values().flat_map(certificates_in).collect(),
+        _ => Vec::new(),
+    }
 }
 
 fn pem_certificates(pem: &[u8]) -> Vec<Vec<u8>> {

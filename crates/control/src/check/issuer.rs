@@ -1,5 +1,7 @@
 //! The issuer: that it runs, in all replicas and in one version, has keys, and knows the cluster's.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
@@ -66,7 +68,7 @@ fn cluster_keys(samples: &Samples) -> Result<(), String> {
 
 fn documents(samples: &Samples) -> Result<(), String> {
     match samples.whole("sidegate_documents_valid") {
-        Some(0) => Err("earlier ones are in force: what is in the cluster now cannot be taken over".to_owned()),
+        Some(0) => Err("not all that is in the cluster is in force: document.accepted names which".to_owned()),
         _ => Ok(()),
     }
 }
@@ -135,18 +137,23 @@ pub(super) fn deployment(facts: &Facts, name: &str, [available, version]: [&'sta
     }
     let spec = found.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
     let image = spec.and_then(|spec| spec.containers.first()).and_then(image_version);
-    match image {
-        Some(image) if image != facts.version => {
-            let message = format!("its image is of version {image}, this program of {}", facts.version);
-            findings.warning(
-                version,
-                name,
-                message,
-                "install the version that you check with, or check with the one installed",
-            );
-        }
-        _ => findings.ok(version, name),
+    let component = name.strip_prefix("sidegate-").unwrap_or(name);
+    let pods = facts.system_pods.iter().flatten().filter(|pod| is_of(pod, component) && is_alive(pod));
+    let mut said: BTreeSet<_> = pods.filter_map(|pod| facts.probe(pod)?.version()).collect();
+    if said.is_empty() {
+        said.extend(image);
     }
+    let others: Vec<_> = said.into_iter().filter(|said| *said != facts.version).collect();
+    if others.is_empty() {
+        return findings.ok(version, name);
+    }
+    let message = format!("there is {}, this program is {}", others.join(" and "), facts.version);
+    findings.warning(
+        version,
+        name,
+        message,
+        "install the version that you check with, or check with the one installed",
+    );
 }
 
 fn has_replicas(deployment: &Deployment) -> Result<i32, String> {

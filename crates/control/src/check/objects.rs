@@ -66,11 +66,13 @@ pub(super) fn is_ready(pod: &Pod) -> bool {
     conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
-/// The version in an image's name; none where it is called otherwise, `latest` or by its digest.
+/// The version in an image's name; none where it is called otherwise, `latest`, `1` or by its digest.
 pub(super) fn image_version(container: &Container) -> Option<&str> {
     let image = container.image.as_deref()?.split('@').next()?;
     let (_, tag) = image.rsplit('/').next()?.split_once(':')?;
-    tag.starts_with(|first: char| first.is_ascii_digit() || first == 'v').then(|| tag.trim_start_matches('v'))
+    let version = tag.trim_start_matches('v');
+    let is_version = version.starts_with(|first: char| first.is_ascii_digit()) && version.matches('.').count() >= 2;
+    is_version.then_some(version)
 }
 
 /// What a check needs of a sidecar's configuration. It is read loosely here; the sidecar's own reader is `Facts::validate`.

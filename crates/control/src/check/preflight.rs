@@ -41,16 +41,16 @@ pub(super) fn check(facts: &Preflight, findings: &mut Findings) {
     }
 }
 
-/// One line for all that the caller may; one for each thing that they may not.
+/// One line if the caller may do all; else what they may not.
 fn rights(rights: &[(Right, Asked<bool>)], findings: &mut Findings) {
     let missing: Vec<_> = rights.iter().filter(|(_, may)| *may == Ok(false)).map(|(right, _)| right).collect();
     let unknown: BTreeSet<_> = rights.iter().filter_map(|(_, may)| may.as_ref().err()).collect();
     if missing.is_empty() && unknown.is_empty() {
         findings.ok("pre.may-install", "");
     }
-    for right in missing {
-        let remedy = "let somebody with the role cluster-admin install";
-        findings.failed("pre.may-install", "", format!("you may not {right}"), remedy);
+    if !missing.is_empty() {
+        let lines: Vec<_> = missing.iter().map(|right| format!("you may not {right}")).collect();
+        findings.failed("pre.may-install", "", lines.join("\n"), "let somebody with the role cluster-admin install");
     }
     for why in unknown {
         findings.unknown("pre.may-install", "", why);

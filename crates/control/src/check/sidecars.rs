@@ -7,7 +7,7 @@ use kube::ResourceExt;
 use runtime::settings::{Verify, review};
 
 use super::Findings;
-use super::facts::Facts;
+use super::facts::{Facts, Probe};
 use super::issuer::{clock, ready};
 use super::objects::{
     CONTAINER, Wiring, configuration, image_version, is_alive, is_ready, name_of, namespace_of, sidecar_of, status_of,
@@ -58,7 +58,7 @@ impl Watched<'_> {
 }
 
 fn watch<'a>(pod: &'a Pod, facts: &'a Facts) -> Watched<'a> {
-    let samples = facts.probe(pod).and_then(|probe| probe.metrics.as_ref()).and_then(|metrics| metrics.as_ref().ok());
+    let samples = facts.probe(pod).and_then(Probe::samples);
     Watched { pod, name: name_of(&pod.metadata), samples, wiring: wiring(pod) }
 }
 
@@ -72,7 +72,9 @@ fn missing(pods: &[&Pod], facts: &Facts, findings: &mut Findings) {
     };
     for pod in pods {
         let asks = pod.annotations().keys().any(|name| name.starts_with(PREFIX));
-        let declines = pod.annotations().get(INJECT).is_some_and(|value| value == "disabled");
+        // The webhook heeds the label, what injects heeds the annotation.
+        let said = [pod.annotations().get(INJECT), pod.labels().get(INJECT)];
+        let declines = said.into_iter().flatten().any(|value| value == "disabled");
         if !asks || declines {
             continue;
         }
@@ -129,10 +131,8 @@ fn restarts(watched: &Watched<'_>, _: &Facts, findings: &mut Findings) {
 
 /// As it says itself, or else by its image's name.
 fn version(watched: &Watched<'_>, facts: &Facts, findings: &mut Findings) {
-    let said = watched
-        .samples
-        .and_then(|samples| samples.labelled("sidegate_build_info").find_map(|labels| labels.get("version")));
-    let version = said.map(String::as_str).or_else(|| image_version(sidecar_of(watched.pod)?));
+    let said = facts.probe(watched.pod).and_then(Probe::version);
+    let version = said.or_else(|| image_version(sidecar_of(watched.pod)?));
     match version {
         None => {
             let remedy = "let its admin listener be 0.0.0.0:9901, or name its image by version";

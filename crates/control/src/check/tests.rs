@@ -8,6 +8,7 @@ use super::scrape::Samples;
 use super::*;
 
 mod fetching;
+mod installed;
 
 const NOW: i64 = 1_790_000_000;
 

@@ -30,7 +30,7 @@ pub(super) struct Answer {
 pub(super) async fn get(client: &Client, path: &str) -> Asked<Answer> {
     let request = Request::get(path).body(kube::client::Body::empty()).map_err(|error| error.to_string())?;
     let asked = async {
-        let response = client.send(request).await.map_err(|error| error.to_string())?;
+        let response = client.send(request).await.map_err(|error| whole(&error))?;
         // As of when the head came: the body may take its time.
         let offset = offset(response.headers());
         let status = response.status().as_u16();
@@ -38,6 +38,20 @@ pub(super) async fn get(client: &Client, path: &str) -> Asked<Answer> {
     };
     let late = |_| format!("no answer in {} s", ANSWER_TIMEOUT.as_secs());
     tokio::time::timeout(ANSWER_TIMEOUT, asked).await.map_err(late)?
+}
+
+/// An error with what is behind it: that a connection failed says little.
+fn whole(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(behind) = source {
+        let more = behind.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        source = behind.source();
+    }
+    text
 }
 
 async fn text(response: Response<kube::client::Body>) -> Asked<String> {
