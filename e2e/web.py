@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.parse
 
 import upstream
 from suite import READY, access_token, ask, decisions, problem, run, set_live, within
@@ -25,6 +26,28 @@ def prometheus_watches_the_demo():
 
     everyone = {"postgres-a", "postgres-b", "service-a", "service-b", "prometheus", "issuer"}
     assert within(20, lambda: up() == everyone), up()
+
+
+def the_dashboards_panels_have_data():
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../deploy/examples/monitoring/grafana-dashboard.yaml")
+    text = open(path).read().split("sidegate.json: |\n")[1]
+    panels = json.loads(text)["panels"]
+    queries = [target["expr"] for panel in panels for target in panel["targets"]]
+    assert len(queries) > 10, queries
+
+    def without_data():
+        ask(READY["http"]["service-a"]["postgres-b"] + "/query", "POST", {}, json.dumps({"query": "delete from orders"}))
+        return [query for query in queries if not asked(query)["result"]]
+
+    # A rate takes two scrapes.
+    missing = within(60, lambda: [] == without_data()) or without_data()
+    assert missing is True, missing
+
+
+def asked(query):
+    answer = ask(PROMETHEUS + "/api/v1/query?query=" + urllib.parse.quote(query))
+    assert answer.status == 200, (query, answer)
+    return answer.json()["data"]
 
 
 def prometheus_may_be_read():
@@ -342,7 +365,7 @@ def memory_stays_small(echo):
 
 def main():
     cases = [
-        prometheus_watches_the_demo, prometheus_may_be_read, prometheus_may_not_be_administered,
+        prometheus_watches_the_demo, the_dashboards_panels_have_data, prometheus_may_be_read, prometheus_may_not_be_administered,
         no_way_of_writing_a_path_leads_around, no_grant_no_entry, a_token_is_asked_for_at_the_listener,
         web_pages_are_kept_out, a_refusal_arrives_whole, settings_are_live,
     ]

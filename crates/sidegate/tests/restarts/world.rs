@@ -77,13 +77,20 @@ impl World {
     pub fn start_inbound(&self, more: &str) -> Sidecar {
         let (head, port, socket) = (self.head("postgres-b"), self.inbound, self.socket());
         let socket = socket.display();
-        self.start(
+        let sidecar = self.start(
             "inbound",
             &format!(
                 "{head}drain: {{timeout: 10}}\ninbound:\n- {{protocol: postgres, listen: '127.0.0.1:{port}', tls: {{}}, \
                  upstream: 'unix:{socket}'{more}}}\n"
             ),
-        )
+        );
+        // Not yet listening is another reason to fail than the one that is looked for.
+        let begun = Instant::now();
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(begun.elapsed() < Duration::from_secs(10), "the inbound sidecar does not listen");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        sidecar
     }
 
     pub fn start_outbound(&self, drain: &str, more: &str) -> Sidecar {
