@@ -265,16 +265,27 @@ WRONG = {
 
 
 def memory():
-    """Of sidecars that have just started and served a statement each: what a laptop has to have for every pod."""
+    """Of sidecars that have just started and served a statement, as the kubelet counts it against the pod's limit. The process's own
+    count has the pages of the program in it, too, which all sidecars of a node share."""
     for namespace, workload in (("postgres-a", "statefulset/postgres-a"), ("service-b", "deploy/service-b")):
         kubectl("-n", namespace, "rollout", "restart", workload)
         rolled_out(namespace, workload)
     until("a statement", lambda: psql("service-a", "postgres-a", "select 1"), 30)
     for namespace, label in (("postgres-a", "app=postgres-a"), ("service-b", "app=service-b")):
         for pod in pods(namespace, label):
-            resident = metric(metrics(namespace, pod), "process_resident_memory_bytes ") / MIB
-            print(f"  {namespace}/{pod}: {resident:.1f} MiB resident")
-            assert resident <= IDLE, f"{namespace}/{pod}: {resident:.1f} MiB"
+            counted, _ = until("the kubelet's count", lambda: working_set(namespace, pod), 60, 1)
+            resident = metric(metrics(namespace, pod), "process_resident_memory_bytes ")
+            print(f"  {namespace}/{pod}: {counted / MIB:.1f} MiB working set, {resident / MIB:.1f} MiB resident")
+            assert counted <= IDLE * MIB, f"{namespace}/{pod}: {counted / MIB:.1f} MiB"
+
+
+def working_set(namespace, pod):
+    """In bytes; nothing while the kubelet has not looked yet."""
+    node = get("-n", namespace, "pod", pod)["spec"]["nodeName"]
+    summary = json.loads(kubectl("get", "--raw", f"/api/v1/nodes/{node}/proxy/stats/summary").stdout)
+    found = (one for one in summary["pods"] if one["podRef"]["namespace"] == namespace and one["podRef"]["name"] == pod)
+    containers = (one for of in found for one in of.get("containers", []) if one["name"] == "sidegate")
+    return next((one["memory"].get("workingSetBytes") for one in containers if "memory" in one), None)
 
 
 def health():
