@@ -106,3 +106,6 @@ impl From<kube::Error> for ApiError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 /// Pauses between tries. Quick at first, since an API server that restarts is back in seconds; then apart and scattered, since
 /// thousands may be asking.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// A server that served for so long is well again: the next failure starts with the first pause.
 const WELL_AFTER: Duration = Duration::from_secs(60);
 
