@@ -11,7 +11,7 @@ use clap::Args;
 use control::injector::{self, Config};
 use runtime::drain::Drain;
 
-use super::life::{Signals, Told};
+use super::life::Signals;
 
 /// Longer would be taken for a mistake: pods are killed after 30 s.
 const MAX_DELAY: u64 = 25;
@@ -50,14 +50,9 @@ pub fn run(args: InjectorArgs) -> anyhow::Result<ExitCode> {
 async fn serve(config: Config, delay: Duration) -> anyhow::Result<()> {
     let (drain, watch) = Drain::new();
     let mut signals = Signals::new()?;
-    let end = async {
-        if signals.start(&drain, delay).await == Told::Once {
-            let _ = tokio::time::timeout(DRAIN_LIMIT, signals.received()).await;
-        }
-    };
     tokio::select! {
         served = injector::serve(config, watch) => served?,
-        () = end => tracing::warn!("answers may still have been under way at the end"),
+        () = signals.end(&drain, delay, DRAIN_LIMIT) => tracing::warn!("answers may still have been under way at the end"),
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use control::issuer::{self, Config, Rotation};
 use runtime::drain::Drain;
 
-use super::life::{Signals, Told};
+use super::life::Signals;
 
 /// An exchange takes milliseconds; what is not done after this will not be.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
@@ -118,15 +118,9 @@ fn load(file: &Path) -> anyhow::Result<Config> {
 async fn serve(config: Config, delay: Duration) -> anyhow::Result<()> {
     let (drain, watch) = Drain::new();
     let mut signals = Signals::new()?;
-    let end = async {
-        if signals.start(&drain, delay).await == Told::Once {
-            // A client that keeps a request open must not keep the process.
-            let _ = tokio::time::timeout(DRAIN_LIMIT, signals.received()).await;
-        }
-    };
     tokio::select! {
         served = issuer::serve(config, watch) => served?,
-        () = end => tracing::warn!("requests may still have been under way at the end"),
+        () = signals.end(&drain, delay, DRAIN_LIMIT) => tracing::warn!("requests may still have been under way at the end"),
     }
     Ok(())
 }

@@ -44,4 +44,12 @@ impl Signals {
         drain.start();
         Told::Once
     }
+
+    /// As [`Signals::start`], and then gives what is under way `limit` to finish: a client that keeps a request open must not
+    /// keep the process. A second signal cuts that short.
+    pub async fn end(&mut self, drain: &Drain, delay: Duration, limit: Duration) {
+        if self.start(drain, delay).await == Told::Once {
+            let _ = tokio::time::timeout(limit, self.received()).await;
+        }
+    }
 }
