@@ -4,7 +4,7 @@
 //! `observe`, which are the caller's.
 
 use crate::facts::{Action, Fact, Facts, Object, Opens};
-use crate::role::{Level, May, Role};
+use crate::role::{Level, May, Role, Rule};
 use crate::sql;
 
 /// Proof that a decision allowed something. Nothing outside this module can make one.
@@ -92,16 +92,19 @@ pub fn decide_setting(role: &Role, name: &str, value: &str) -> Verdict {
 }
 
 /// The `FunctionCall` message names its function by a number that only the server can read: admin's.
+pub const FUNCTION_CALL: Fact = Fact {
+    action: Action::CallByOid,
+    object: Object::Fixed("a function by its number"),
+    opens: Opens::Level(Level::Admin),
+};
+
+/// Decides on a `FunctionCall` message, which needs [`FUNCTION_CALL`].
 pub fn decide_function_call(role: &Role) -> Verdict {
-    let fact = Fact {
-        action: Action::CallByOid,
-        object: Object::Fixed("a function by its number"),
-        opens: Opens::Level(Level::Admin),
-    };
-    if may(role, &fact) { Verdict::Allow(Permit(())) } else { Verdict::Deny(denial(role, &fact)) }
+    if may(role, &FUNCTION_CALL) { Verdict::Allow(Permit(())) } else { Verdict::Deny(denial(role, &FUNCTION_CALL)) }
 }
 
-fn may(role: &Role, fact: &Fact) -> bool {
+/// Whether a role opens a fact.
+pub(crate) fn may(role: &Role, fact: &Fact) -> bool {
     match (role.may(), fact.opens) {
         (_, Opens::Everyone) => true,
         (_, Opens::Nobody) => false,
@@ -109,16 +112,32 @@ fn may(role: &Role, fact: &Fact) -> bool {
         (May::BuiltIn(level), Opens::Rule(least) | Opens::ExactRule(least) | Opens::Level(least)) => *level >= least,
         (May::Rules(_), Opens::NotReader) => true,
         (May::Rules(_), Opens::Level(_)) => false,
-        (May::Rules(rules), Opens::Rule(_) | Opens::ExactRule(_)) => {
-            let exact = matches!(fact.opens, Opens::ExactRule(_));
-            match (&fact.object, fact.object.scoped_schema()) {
-                (Object::Named { name, .. }, Some(schema)) => {
-                    rules.iter().any(|rule| rule.opens(fact.action, schema, name, exact))
-                }
-                _ => false,
-            }
-        }
+        (May::Rules(rules), Opens::Rule(_) | Opens::ExactRule(_)) => opening_rule(rules, fact).is_some(),
     }
+}
+
+/// The first of an AccessRole's rules that opens a fact.
+fn opening_rule<'a>(rules: &'a [Rule], fact: &Fact) -> Option<&'a Rule> {
+    let exact = matches!(fact.opens, Opens::ExactRule(_));
+    let (Object::Named { name, .. }, Some(schema)) = (&fact.object, fact.object.scoped_schema()) else {
+        return None;
+    };
+    rules.iter().find(|rule| rule.opens(fact.action, schema, name, exact))
+}
+
+/// What of a role opens the facts: the built-in role's name, or the AccessRole's with the places of its rules, counted
+/// from 0, as in `orders-writer.rules[0,2]`. `None` where every role may, or this one may not.
+#[must_use]
+pub fn opened_by(role: &Role, facts: &[Fact]) -> Option<String> {
+    if !facts.iter().all(|fact| may(role, fact)) || facts.iter().all(|fact| fact.opens == Opens::Everyone) {
+        return None;
+    }
+    let May::Rules(rules) = role.may() else { return Some(role.name().to_owned()) };
+    let mut places: Vec<usize> = facts.iter().filter_map(|fact| opening_rule(rules, fact)).map(Rule::index).collect();
+    places.sort_unstable();
+    places.dedup();
+    let places: Vec<String> = places.iter().map(ToString::to_string).collect();
+    (!places.is_empty()).then(|| format!("{}.rules[{}]", role.name(), places.join(",")))
 }
 
 fn denial(role: &Role, fact: &Fact) -> Denial {

@@ -37,6 +37,32 @@ pub enum Action {
 }
 
 impl Action {
+    pub(crate) const ALL: [Self; 23] = [
+        Self::Select,
+        Self::Insert,
+        Self::Update,
+        Self::Delete,
+        Self::Merge,
+        Self::Truncate,
+        Self::Execute,
+        Self::Set,
+        Self::Create,
+        Self::Alter,
+        Self::Drop,
+        Self::Comment,
+        Self::Maintain,
+        Self::Lock,
+        Self::Listen,
+        Self::Notify,
+        Self::Do,
+        Self::Grant,
+        Self::Administer,
+        Self::UseServerFile,
+        Self::PrepareTransaction,
+        Self::CallByOid,
+        Self::Run,
+    ];
+
     /// The word of this action in rules, messages and metrics.
     pub fn label(self) -> &'static str {
         match self {
@@ -64,6 +90,11 @@ impl Action {
             Self::CallByOid => "call",
             Self::Run => "run",
         }
+    }
+
+    /// The action of a label; [`Action::Do`] and [`Action::Run`] share theirs, and are opened alike.
+    pub(crate) fn of_label(label: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|action| action.label() == label)
     }
 
     /// The action of a rule's word; `None` for words that no rule may use.

@@ -14,11 +14,12 @@ pub mod documents;
 pub mod explain;
 mod facts;
 pub mod http;
+pub mod record;
 mod role;
 pub mod snapshot;
 pub mod sql;
 
-pub use decide::{Denial, Permit, Verdict, decide, decide_function_call, decide_setting};
+pub use decide::{Denial, FUNCTION_CALL, Permit, Verdict, decide, decide_function_call, decide_setting, opened_by};
 pub use facts::{Action, Fact, Facts, Object, Opens};
 pub use role::{Level, Role, RoleError};
 pub use sql::{NotUnderstood, analyze};

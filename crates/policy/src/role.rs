@@ -64,6 +64,8 @@ pub(crate) enum May {
 /// One rule, understood: these actions on these names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Rule {
+    /// Its place in the AccessRole, counted from 0.
+    index: usize,
     actions: u32,
     names: Vec<Pattern>,
 }
@@ -123,8 +125,8 @@ impl Role {
             return Err(RoleError::BuiltInWithRules(name.to_owned()));
         }
         let mut understood = Vec::with_capacity(rules.len());
-        for &(actions, tables, functions) in rules {
-            understood.extend(understand(actions, tables, functions)?);
+        for (index, &(actions, tables, functions)) in rules.iter().enumerate() {
+            understood.extend(understand(index, actions, tables, functions)?);
         }
         Ok(Self {
             name: name.into(),
@@ -173,6 +175,11 @@ impl Role {
 }
 
 impl Rule {
+    /// Its place in the AccessRole, counted from 0.
+    pub(crate) fn index(&self) -> usize {
+        self.index
+    }
+
     /// Whether this rule opens the action on `schema.name`; `exact` refuses wildcards.
     pub(crate) fn opens(&self, action: Action, schema: &str, name: &str, exact: bool) -> bool {
         self.actions & action.bit() != 0
@@ -187,7 +194,12 @@ impl Rule {
 }
 
 /// One written rule is up to two understood ones: actions on tables, and `execute` of functions.
-fn understand(actions: &[String], tables: &[String], functions: &[String]) -> Result<Vec<Rule>, RoleError> {
+fn understand(
+    index: usize,
+    actions: &[String],
+    tables: &[String],
+    functions: &[String],
+) -> Result<Vec<Rule>, RoleError> {
     let mut on_tables = 0;
     let mut execute = 0;
     for word in actions {
@@ -204,7 +216,8 @@ fn understand(actions: &[String], tables: &[String], functions: &[String]) -> Re
         (0, _) => Err(RoleError::Empty(idle)),
         (_, []) => Err(RoleError::Empty(missing)),
         (actions, names) => {
-            Ok(Some(Rule { actions, names: names.iter().map(|n| pattern(n)).collect::<Result<_, _>>()? }))
+            let names = names.iter().map(|n| pattern(n)).collect::<Result<_, _>>()?;
+            Ok(Some(Rule { index, actions, names }))
         }
     };
     let tables = half(on_tables, tables, "its actions need `tables`", "`tables` need an action other than execute")?;
