@@ -85,7 +85,7 @@ pub async fn serve(config: Config, drain: DrainWatch) -> Result<(), InjectorErro
     let answers = registry.register("injections", "Answers to the API server, by result", Family::default());
     // Health first: while the cluster is away, this waits, and says so.
     let admin = Listener::bind(&config.admin).await?;
-    let health = admin::serve(admin, registry, readiness.clone(), drain.clone());
+    let health = admin::serve(admin, admin::router(registry, readiness.clone(), drain.clone()));
     let main = async {
         let (cluster, tls) = Cluster::open(&config).await?;
         let listener = Listener::bind(&config.listen).await?;

@@ -203,7 +203,10 @@ impl Issuer {
         // It outlives the drain, as that is where it shows.
         let extra = async {
             match self.admin {
-                Some(listener) => admin::serve(listener, self.registry, self.readiness, self.drain.clone()).await,
+                Some(listener) => {
+                    let routes = admin::router(self.registry, self.readiness, self.drain.clone());
+                    admin::serve(listener, routes).await
+                }
                 None => std::future::pending().await,
             }
         };

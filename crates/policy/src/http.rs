@@ -113,8 +113,9 @@ impl HttpRole {
         &self.name
     }
 
-    fn may(&self, method: &str, path: &Path) -> bool {
-        self.rules.iter().any(|rule| {
+    /// The place of the first rule that opens the request.
+    fn opening_rule(&self, method: &str, path: &Path) -> Option<usize> {
+        self.rules.iter().position(|rule| {
             rule.methods.iter().any(|known| known == method) && rule.paths.iter().any(|pattern| pattern.matches(path))
         })
     }
@@ -135,6 +136,7 @@ fn understand(rule: &HttpRule) -> Result<Rule, RoleError> {
 #[derive(Debug)]
 pub struct Permit<'a> {
     role: &'a str,
+    rule: usize,
 }
 
 impl<'a> Permit<'a> {
@@ -142,6 +144,12 @@ impl<'a> Permit<'a> {
     #[must_use]
     pub fn role(&self) -> &'a str {
         self.role
+    }
+
+    /// The rule that allows it, by its place in the role, counted from 0, as in `metrics-reader.rules[0]`.
+    #[must_use]
+    pub fn rule(&self) -> String {
+        format!("{}.rules[{}]", self.role, self.rule)
     }
 }
 
@@ -199,8 +207,9 @@ impl HttpDenial {
 /// Holds a request against all roles of its subject: one that allows it is enough.
 #[must_use]
 pub fn decide<'a>(roles: &'a [HttpRole], method: &str, path: &Path) -> HttpVerdict<'a> {
-    match roles.iter().find(|role| role.may(method, path)) {
-        Some(role) => HttpVerdict::Allow(Permit { role: role.name() }),
+    let opening = |role: &'a HttpRole| Some(Permit { role: role.name(), rule: role.opening_rule(method, path)? });
+    match roles.iter().find_map(opening) {
+        Some(permit) => HttpVerdict::Allow(permit),
         None => HttpVerdict::Deny(denial(roles, method, path)),
     }
 }

@@ -1,6 +1,7 @@
-//! What operators and Kubernetes ask of a process: `GET /metrics`, `/healthz`, `/readyz`.
+//! What operators and Kubernetes ask of a process: `GET /metrics`, `/healthz`, `/readyz`, and of a sidecar `/decisions`.
 //!
-//! Absent on purpose: anything that changes state. There is no authentication here, so there is nothing to do.
+//! Absent on purpose: anything that changes state. There is no authentication here, so there is nothing to do, and
+//! nothing to read from elsewhere that is anybody's secret.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,6 +18,8 @@ use crate::drain::{Drain, DrainWatch};
 use crate::http_server;
 use crate::listen::Listener;
 use crate::metrics::{CONTENT_TYPE, Metrics};
+
+pub mod decisions;
 
 /// What has to be true before traffic is welcome. Clones share the state.
 #[derive(Debug, Clone, Default)]
@@ -55,9 +58,9 @@ pub fn router(metrics: Metrics, readiness: Readiness, drain: DrainWatch) -> Rout
 ///
 /// # Errors
 /// When the listener will never accept again.
-pub async fn serve(listener: Listener, metrics: Metrics, readiness: Readiness, drain: DrainWatch) -> io::Result<()> {
+pub async fn serve(listener: Listener, routes: Router) -> io::Result<()> {
     let (_never_started, own) = Drain::new();
-    http_server::serve(listener, None, router(metrics, readiness, drain), own).await
+    http_server::serve(listener, None, routes, own).await
 }
 
 async fn show_metrics(State(metrics): State<Metrics>) -> impl IntoResponse {
@@ -97,7 +100,7 @@ mod tests {
         readiness.set("jwks", false);
         let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.local_address().clone();
-        let server = tokio::spawn(serve(listener, Metrics::new(), readiness.clone(), watch));
+        let server = tokio::spawn(serve(listener, router(Metrics::new(), readiness.clone(), watch)));
         assert!(ask(&address, "/healthz").await.starts_with("HTTP/1.1 200"));
         assert!(ask(&address, "/metrics").await.contains("openmetrics-text"));
         let not_ready = ask(&address, "/readyz").await;

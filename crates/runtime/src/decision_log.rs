@@ -1,11 +1,13 @@
 //! The decision log: one JSON object a line, from a bounded queue, written by a thread of its own so that a slow disk
 //! or pipe never stalls a session by surprise. What happens when the queue is full is chosen: lose and count, or wait.
+//! What was lost is said in the log itself, too, where it is missing.
 //!
-//! Absent on purpose: what a decision holds (the sidecar's), files and rotation (the platform's).
+//! Absent on purpose: what a decision holds (the sidecar's).
 
 use std::collections::VecDeque;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,10 +16,12 @@ use prometheus_client::metrics::counter::Counter;
 use serde::Serialize;
 use tokio::sync::Notify;
 
-/// Pause between attempts to write when no line may be lost.
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
-/// Lines are written together up to about this size; more would only add latency.
-const BATCH: usize = 64 * 1024;
+pub mod chain;
+mod file;
+mod writer;
+
+use file::RotatingFile;
+use writer::{Sink, Writer};
 
 /// What happens to a record when the queue is full, and to a line that cannot be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -29,107 +33,222 @@ pub enum OnFull {
     Block,
 }
 
+/// Where lines go.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Destination {
+    /// To standard output.
+    #[default]
+    Stdout,
+    /// To a file, which is appended to.
+    File {
+        /// The file that is written now; older ones have `.1`, `.2` … behind their names.
+        path: PathBuf,
+        /// When another one is begun; `None`: never.
+        rotation: Option<Rotation>,
+    },
+    /// Nowhere: only the last ones are kept, in memory.
+    Nowhere,
+}
+
+/// When a file of the log is put aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rotation {
+    /// Bytes that it may have.
+    pub size: u64,
+    /// How many older ones are kept, besides.
+    pub keep: u32,
+}
+
+/// How a log is kept.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Records that may wait for the writer.
+    pub capacity: usize,
+    /// What happens to one more.
+    pub on_full: OnFull,
+    /// Whether each line seals all those before it ([`chain`]).
+    pub chained: bool,
+    /// How many of the last ones are kept in memory.
+    pub recent: usize,
+}
+
+/// What can be recorded.
+pub trait Entry: Serialize + Send + Sync + 'static {
+    /// The line that says that `count` records are missing before it.
+    fn lost(count: u64) -> Self;
+
+    /// Whether it is the one of that id.
+    fn has_id(&self, id: &str) -> bool;
+}
+
+/// Why a log cannot be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// Standard output is closed, or there is no thread to be had.
+    #[error("the decision log cannot be started: {0}")]
+    Io(#[from] io::Error),
+    /// The file cannot be used.
+    #[error("the decision log {path}: {why}")]
+    File {
+        /// Its path.
+        path: PathBuf,
+        /// Why, and what to do.
+        why: String,
+    },
+}
+
 /// The handle to record decisions with; clones share the queue. When the last one is dropped, the thread writes what
 /// is left and ends.
-#[derive(Debug, Clone)]
-pub struct DecisionLog(Arc<Handle>);
+#[derive(Debug)]
+pub struct DecisionLog<T>(Arc<Handle<T>>);
+
+impl<T> Clone for DecisionLog<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
 
 #[derive(Debug)]
-struct Handle(Arc<Queue>);
+struct Handle<T>(Arc<Queue<T>>);
 
-/// A record on its way: it is serialised on the writer's thread.
-type Entry = Box<dyn FnOnce(&mut Vec<u8>) -> serde_json::Result<()> + Send>;
-
-struct Queue {
-    state: Mutex<State>,
+struct Queue<T> {
+    state: Mutex<State<T>>,
     filled: Condvar,
     drained: Condvar,
     /// Wakes the tasks that wait for room.
     room: Notify,
-    capacity: usize,
-    on_full: OnFull,
+    /// The last ones, oldest first. Filled by the writer, so that recording does not pay for it.
+    recent: Mutex<VecDeque<T>>,
+    options: Options,
     lost: Counter,
 }
 
-#[derive(Default)]
-struct State {
-    entries: VecDeque<Entry>,
+struct State<T> {
+    entries: VecDeque<T>,
     /// Records taken by the writer and not yet written.
     writing: usize,
+    /// Records lost that the log does not say yet.
+    unsaid: u64,
+    /// Somebody waits for the end of the queue.
+    flushing: bool,
     closed: bool,
 }
 
-impl State {
+impl<T> State<T> {
     /// Records being written take room, too: what is in memory is what would be lost.
     fn is_full(&self, capacity: usize) -> bool {
         self.entries.len() + self.writing >= capacity
     }
+
+    /// Whether the writer should not wait for more to write at once.
+    fn is_urgent(&self, capacity: usize) -> bool {
+        self.flushing || self.closed || self.entries.len() + self.writing >= capacity.div_ceil(2)
+    }
 }
 
-impl DecisionLog {
-    /// A log to standard output with room for `capacity` records.
-    pub fn stdout(capacity: usize, on_full: OnFull) -> io::Result<Self> {
-        // The bare descriptor: the standard library's own buffer would keep torn lines after an error.
-        let file = std::fs::File::from(io::stdout().as_fd().try_clone_to_owned()?);
-        Self::to(file, capacity, on_full)
+impl<T: Entry> DecisionLog<T> {
+    /// A log to `destination`.
+    ///
+    /// # Errors
+    /// A destination that cannot be written to.
+    pub fn start(destination: &Destination, options: Options) -> Result<Self, LogError> {
+        match destination {
+            Destination::Nowhere => Self::spawn(None::<std::fs::File>, chain::Head::default(), options),
+            Destination::Stdout => {
+                // The bare descriptor: the standard library's own buffer would keep torn lines after an error.
+                let file = std::fs::File::from(io::stdout().as_fd().try_clone_to_owned()?);
+                Self::spawn(Some(file), chain::Head::default(), options)
+            }
+            Destination::File { path, rotation } => {
+                let file = RotatingFile::open(path, *rotation)?;
+                let head = file.head();
+                Self::spawn(Some(file), head, options)
+            }
+        }
     }
 
-    /// A log to any writer.
-    pub fn to(writer: impl Write + Send + 'static, capacity: usize, on_full: OnFull) -> io::Result<Self> {
+    fn spawn(sink: Option<impl Sink>, head: chain::Head, options: Options) -> Result<Self, LogError> {
         let queue = Arc::new(Queue {
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                entries: VecDeque::new(),
+                writing: 0,
+                unsaid: 0,
+                flushing: false,
+                closed: false,
+            }),
             filled: Condvar::new(),
             drained: Condvar::new(),
             room: Notify::new(),
-            capacity: capacity.max(1),
-            on_full,
+            recent: Mutex::default(),
+            options: Options { capacity: options.capacity.max(1), ..options },
             lost: Counter::default(),
         });
-        let own = queue.clone();
-        std::thread::Builder::new().name("decision-log".into()).spawn(move || run(&own, writer))?;
+        let writer = Writer::new(queue.clone(), sink, head);
+        std::thread::Builder::new().name("decision-log".into()).spawn(move || writer.run())?;
         Ok(Self(Arc::new(Handle(queue))))
     }
 
     /// Records a decision. With [`OnFull::Drop`] it never waits. With [`OnFull::Block`] it blocks the thread while the
-    /// queue is full: await [`DecisionLog::room`] first, so that this stays the rare case.
-    pub fn record<T: Serialize + Send + 'static>(&self, record: T) {
+    /// queue is full: see to it that [`DecisionLog::has_room`] first, so that this stays the rare case.
+    pub fn record(&self, record: T) {
         let queue = &self.0.0;
+        let capacity = queue.options.capacity;
         let mut state = queue.state.lock();
-        while state.is_full(queue.capacity) {
-            if queue.on_full == OnFull::Drop {
+        while state.is_full(capacity) {
+            if queue.options.on_full == OnFull::Drop {
+                state.unsaid += 1;
                 drop(state);
                 queue.lost.inc();
                 return;
             }
             queue.drained.wait(&mut state);
         }
-        state.entries.push_back(Box::new(move |out| serde_json::to_writer(out, &record)));
+        state.entries.push_back(record);
+        // A writer that sleeps for lack of work is woken by the first record, one that gathers by the last but many.
+        let wake = state.entries.len() == 1 || state.is_urgent(capacity);
         drop(state);
-        queue.filled.notify_one();
+        if wake {
+            queue.filled.notify_one();
+        }
     }
 
-    /// With [`OnFull::Block`], waits until the queue has room; otherwise ends at once. Cancel safe.
-    pub async fn room(&self) {
+    /// Whether a record would not have to wait. Always so with [`OnFull::Drop`].
+    #[must_use]
+    pub fn has_room(&self) -> bool {
         let queue = &self.0.0;
-        if queue.on_full == OnFull::Drop {
-            return;
-        }
+        queue.options.on_full == OnFull::Drop || !queue.state.lock().is_full(queue.options.capacity)
+    }
+
+    /// Waits until [`DecisionLog::has_room`]. Cancel safe.
+    pub async fn room(&self) {
         loop {
-            let notified = queue.room.notified();
+            let notified = self.0.0.room.notified();
             tokio::pin!(notified);
             // Registered before looking, so that room made in between is not missed.
             notified.as_mut().enable();
-            if !queue.state.lock().is_full(queue.capacity) {
+            if self.has_room() {
                 return;
             }
             notified.await;
         }
     }
 
-    /// Records lost so far, as a counter to register (`decision_log_lost`).
+    /// The last `limit` of the records kept in memory that are `wanted`, oldest first, as lines. What was recorded a
+    /// moment ago may not be among them yet.
     #[must_use]
-    pub fn lost(&self) -> Counter {
-        self.0.0.lost.clone()
+    pub fn recent(&self, limit: usize, wanted: impl Fn(&T) -> bool) -> Vec<u8> {
+        let recent = self.0.0.recent.lock();
+        let mut chosen: Vec<&T> = recent.iter().rev().filter(|record| wanted(record)).take(limit).collect();
+        chosen.reverse();
+        let mut lines = Vec::new();
+        for record in chosen {
+            let start = lines.len();
+            match serde_json::to_writer(&mut lines, record) {
+                Ok(()) => lines.push(b'\n'),
+                Err(_) => lines.truncate(start),
+            }
+        }
+        lines
     }
 
     /// Waits until everything recorded is written, at most `deadline`; blocks the thread. For the end of a process.
@@ -138,117 +257,38 @@ impl DecisionLog {
         let queue = &self.0.0;
         let until = Instant::now() + deadline;
         let mut state = queue.state.lock();
+        state.flushing = true;
+        queue.filled.notify_one();
         while !state.entries.is_empty() || state.writing > 0 {
             if queue.drained.wait_until(&mut state, until).timed_out() {
                 return false;
             }
         }
+        state.flushing = false;
         true
     }
 }
 
-impl Drop for Handle {
+impl<T> DecisionLog<T> {
+    /// Records lost so far, as a counter to register (`decision_log_lost`).
+    #[must_use]
+    pub fn lost(&self) -> Counter {
+        self.0.0.lost.clone()
+    }
+}
+
+impl<T> Drop for Handle<T> {
     fn drop(&mut self) {
         self.0.state.lock().closed = true;
         self.0.filled.notify_one();
     }
 }
 
-impl std::fmt::Debug for Queue {
+impl<T> std::fmt::Debug for Queue<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let state = self.state.lock();
-        f.debug_struct("Queue").field("waiting", &state.entries.len()).field("on_full", &self.on_full).finish()
+        let waiting = self.state.lock().entries.len();
+        f.debug_struct("Queue").field("waiting", &waiting).field("options", &self.options).finish_non_exhaustive()
     }
-}
-
-/// The writer's thread: takes records until the queue is empty or the batch is large, writes the batch, flushes.
-fn run(queue: &Queue, mut writer: impl Write) {
-    let mut batch = Vec::with_capacity(BATCH);
-    let mut broken = false;
-    while let Some(records) = collect(queue, &mut batch) {
-        let written = deliver(queue, &mut writer, &batch, &mut broken);
-        if !written {
-            queue.lost.inc_by(records as u64);
-        }
-        batch.clear();
-        queue.state.lock().writing = 0;
-        queue.room.notify_waiters();
-        queue.drained.notify_all();
-    }
-}
-
-/// Waits for records and serialises them into `batch`. `None` when nobody can record any more and all is written.
-fn collect(queue: &Queue, batch: &mut Vec<u8>) -> Option<usize> {
-    let mut state = queue.state.lock();
-    while state.entries.is_empty() {
-        if state.closed {
-            return None;
-        }
-        queue.filled.wait(&mut state);
-    }
-    drop(state);
-    let mut records = 0;
-    while batch.len() < BATCH {
-        let Some(entry) = take(queue) else { break };
-        let start = batch.len();
-        match entry(batch) {
-            Ok(()) => batch.push(b'\n'),
-            Err(error) => {
-                // A record that does not serialise is a defect of ours; the others must not suffer from it.
-                batch.truncate(start);
-                queue.lost.inc();
-                tracing::error!(%error, "a decision could not be written as JSON");
-                continue;
-            }
-        }
-        records += 1;
-    }
-    Some(records)
-}
-
-fn take(queue: &Queue) -> Option<Entry> {
-    let mut state = queue.state.lock();
-    let entry = state.entries.pop_front()?;
-    state.writing += 1;
-    Some(entry)
-}
-
-/// Writes all of `batch`; `false` if it was given up. `broken` is whether the last attempt failed: said once, not for
-/// each line.
-fn deliver(queue: &Queue, writer: &mut impl Write, batch: &[u8], broken: &mut bool) -> bool {
-    let mut rest = batch;
-    loop {
-        match write_some(writer, &mut rest) {
-            Ok(()) => {
-                if std::mem::take(broken) {
-                    tracing::info!(lost = queue.lost.get(), "the decision log is written again");
-                }
-                return true;
-            }
-            Err(error) => {
-                if !std::mem::replace(broken, true) {
-                    tracing::error!(%error, on_full = ?queue.on_full, "the decision log cannot be written");
-                }
-                if queue.on_full == OnFull::Drop {
-                    return false;
-                }
-                std::thread::sleep(RETRY_PAUSE);
-            }
-        }
-    }
-}
-
-/// Writes on from where the last attempt stopped, so that no line is written twice or torn.
-fn write_some(writer: &mut impl Write, rest: &mut &[u8]) -> io::Result<()> {
-    while !rest.is_empty() {
-        match writer.write(rest) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(n) => *rest = rest.get(n..).unwrap_or_default(),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    writer.flush()
 }
 
 #[cfg(test)]

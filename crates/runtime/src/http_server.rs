@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -52,8 +52,9 @@ pub async fn serve(
             () = &mut draining => break,
             Some(_) = connections.join_next() => {}
             accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => {
-                let (stream, _) = accepted?;
-                connections.spawn(connection(stream, tls.clone(), router.clone(), drain.clone()));
+                let (stream, peer) = accepted?;
+                let router = router.clone().layer(Extension(peer));
+                connections.spawn(connection(stream, tls.clone(), router, drain.clone()));
             }
         }
     }

@@ -7,6 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
+use identity::Subject;
+use policy::record::RecordedVerdict;
+use policy::{Fact, Role};
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -14,15 +18,13 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use runtime::decision_log::DecisionLog;
 use runtime::settings::Verify;
-use serde::Serialize;
 
+use crate::analysis::Analysis;
 use crate::keys::KeyMetrics;
 
-/// Version of the record's schema, its first field.
-const SCHEMA: u32 = 1;
+mod entry;
 
-/// Objects named in one record; a text that touches more says so by `objects_omitted`.
-const OBJECTS_LIMIT: usize = 20;
+pub(crate) use entry::Entry;
 
 /// The labels of `sidegate_decisions_total`. All values come from short fixed lists, but `service`, which is ours.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -126,41 +128,16 @@ impl Metrics {
 }
 
 /// Who a session belongs to, as every one of its records says.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub(crate) struct Caller {
-    pub(crate) subject: Option<String>,
+    pub(crate) subject: Option<Subject>,
     pub(crate) act: Option<String>,
     pub(crate) service: Arc<str>,
     pub(crate) role: Option<String>,
+    /// PostgreSQL's login.
+    pub(crate) user: Option<String>,
     /// `None`: what is called is no database.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) database: Option<String>,
-}
-
-/// One line of the decision log. The order of fields is the order of lines.
-#[derive(Serialize)]
-struct Record {
-    schema: u32,
-    time: String,
-    decision: String,
-    #[serde(flatten)]
-    caller: Arc<Caller>,
-    action: &'static str,
-    objects: Vec<String>,
-    #[serde(skip_serializing_if = "is_zero")]
-    objects_omitted: usize,
-    verdict: &'static str,
-    rule: Option<String>,
-    reason: &'static str,
-    mode: &'static str,
-    duration_us: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    fingerprint: Option<String>,
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref)] // serde asks for a reference.
-fn is_zero(n: &usize) -> bool {
-    *n == 0
 }
 
 /// What was decided.
@@ -171,75 +148,64 @@ pub(crate) struct Decision<'a> {
     /// `connect`, or the first action that decided.
     pub(crate) action: &'static str,
     pub(crate) reason: &'static str,
+    /// What allowed a request, or the rule that would allow it. Of an allowed statement it is found when the record is
+    /// written.
     pub(crate) rule: Option<String>,
-    pub(crate) objects: Objects<'a>,
-    pub(crate) fingerprint: Option<&'a str>,
+    /// The role that a statement was decided by.
+    pub(crate) role: Option<&'a Arc<Role>>,
+    pub(crate) needs: Needs,
     pub(crate) started: Instant,
 }
 
-/// What a decision is about.
-#[derive(Clone, Copy)]
-pub(crate) enum Objects<'a> {
-    /// A login, or a text that was not understood.
-    None,
-    /// What a statement needs.
-    Facts(&'a policy::Facts),
-    /// The path of an HTTP request, in its normal form.
-    Path(&'a str),
-}
-
-impl Objects<'_> {
-    /// The first of them as a record says them, and the number of those left out.
-    fn shown(self) -> (Vec<String>, usize) {
-        match self {
-            Objects::None => (Vec::new(), 0),
-            Objects::Path(path) => (vec![path.to_owned()], 0),
-            Objects::Facts(facts) => {
-                let needs = facts.needs();
-                let shown = needs.iter().take(OBJECTS_LIMIT).map(ToString::to_string).collect();
-                (shown, needs.len().saturating_sub(OBJECTS_LIMIT))
-            }
-        }
-    }
+/// What a decision is about. Cheap to make: it is put into words when the record is written.
+#[derive(Clone)]
+pub(crate) enum Needs {
+    /// A login.
+    Login,
+    /// What cannot be told.
+    Unknown,
+    /// What a text needs, if that is understood.
+    Text(Arc<Analysis>),
+    /// What a message without a text needs.
+    Fact(&'static Fact),
+    /// An HTTP request: its method, and its path in normal form if it has one.
+    Request { method: String, path: Option<String> },
 }
 
 /// Where decisions go.
 #[derive(Clone)]
 pub(crate) struct Audit {
     pub(crate) metrics: Metrics,
-    pub(crate) log: DecisionLog,
+    pub(crate) log: DecisionLog<Entry>,
 }
 
 impl Audit {
-    pub(crate) fn record(&self, caller: &Arc<Caller>, decision: &Decision<'_>) {
+    pub(crate) fn record(&self, caller: &Arc<Caller>, decision: Decision<'_>) {
         let took = decision.started.elapsed();
-        let verdict = if decision.allowed { "allow" } else { "deny" };
+        let verdict = if decision.allowed { RecordedVerdict::Allow } else { RecordedVerdict::Deny };
         let mode = mode_label(decision.mode);
         self.metrics.authorize.observe(took.as_secs_f64());
         let labels = DecisionLabels {
             service: caller.service.clone(),
             mode,
-            decision: verdict,
+            decision: if decision.allowed { "allow" } else { "deny" },
             reason: decision.reason,
             action: decision.action,
         };
         self.metrics.decisions.get_or_create(&labels).inc();
-        let (objects, objects_omitted) = decision.objects.shown();
-        self.log.record(Record {
-            schema: SCHEMA,
-            time: timestamp(),
-            decision: decision.id.to_owned(),
+        self.log.record(Entry::decided(entry::Decided {
+            at: std::time::SystemTime::now(),
+            id: decision.id.to_owned(),
             caller: caller.clone(),
+            role: decision.role.cloned(),
             action: decision.action,
-            objects,
-            objects_omitted,
+            needs: decision.needs,
             verdict,
-            rule: decision.rule.clone(),
+            rule: decision.rule,
             reason: decision.reason,
             mode,
-            duration_us: took.as_nanos() as f64 / 1e3,
-            fingerprint: decision.fingerprint.map(ToOwned::to_owned),
-        });
+            took,
+        }));
     }
 }
 
@@ -254,9 +220,4 @@ pub(crate) fn mode_label(mode: Verify) -> &'static str {
         Verify::Observe => "observe",
         Verify::Off => "off",
     }
-}
-
-fn timestamp() -> String {
-    let now = time::OffsetDateTime::now_utc();
-    now.format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
 }

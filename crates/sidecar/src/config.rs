@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use identity::ServiceName;
 use identity::certificate::SpiffeId;
+use runtime::decision_log::{Destination, OnFull};
 use runtime::listen::Address;
 use serde::Deserialize;
 
@@ -27,6 +28,8 @@ pub struct Config {
     pub settings: Settings,
     /// Address of `/metrics`, `/healthz` and `/readyz`.
     pub admin: Option<Address>,
+    /// Where decisions are recorded.
+    pub decision_log: DecisionLog,
     /// How it ends.
     pub drain: Drain,
     /// Database logins.
@@ -35,6 +38,19 @@ pub struct Config {
     pub inbound: Vec<Inbound>,
     /// Listeners that sign.
     pub outbound: Vec<Outbound>,
+}
+
+/// Where decisions are recorded, and what happens where they cannot be.
+#[derive(Clone, Debug)]
+pub struct DecisionLog {
+    /// Where they go.
+    pub destination: Destination,
+    /// What happens when more are made than can be written.
+    pub on_full: OnFull,
+    /// Whether each line seals those before it.
+    pub chain: bool,
+    /// How many are kept in memory, for `/decisions`.
+    pub recent: usize,
 }
 
 /// Where the service's settings are. With neither, the defaults hold for ever.

@@ -34,4 +34,4 @@ mod verify;
 
 pub use config::Config;
 pub use http::query::openapi as query_openapi;
-pub use serve::{ServeError, serve};
+pub use serve::{Decisions, ServeError, serve};

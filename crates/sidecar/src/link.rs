@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use identity::Subject;
 use identity::certificate::{SpiffeId, Thumbprint, spiffe_id_of};
 use runtime::listen::{Address, Stream};
 use rustls::ProtocolVersion;
@@ -88,6 +89,13 @@ pub(crate) struct Peer {
     pub(crate) thumbprint: Thumbprint,
     /// The workload that the certificate names; that of a plain client may name none.
     pub(crate) spiffe: Option<SpiffeId>,
+}
+
+impl Peer {
+    /// The workload that the certificate names.
+    pub(crate) fn subject(&self) -> Option<Subject> {
+        self.spiffe.as_ref().map(SpiffeId::subject)
+    }
 }
 
 /// Where connections go, and how the other side proves itself.

@@ -12,8 +12,9 @@ use policy::Role;
 use runtime::settings::{Settings, Verify};
 use wire::ErrorFields;
 
-use crate::audit::{Audit, Caller, Decision, Objects, new_decision_id};
+use crate::audit::{Audit, Caller, Decision, Needs, new_decision_id};
 use crate::config::Postgres;
+use crate::link::Peer;
 use crate::verify::{Credential, Failure};
 
 /// A refusal: what the client is told, and the label it is counted under.
@@ -46,6 +47,14 @@ pub(crate) struct Logins {
     pub(crate) audit: Audit,
 }
 
+/// Who a client is, as far as it has shown.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Who<'a> {
+    pub(crate) credential: Option<&'a Credential>,
+    /// By its certificate. That opens nothing, but tells whose the traffic is where nothing is enforced.
+    pub(crate) peer: Option<&'a Peer>,
+}
+
 /// What a client asks for.
 pub(crate) struct Wanted<'a> {
     pub(crate) role: &'a str,
@@ -70,12 +79,12 @@ impl Logins {
     /// Why the caller does not get in.
     pub(crate) fn choose(
         &self,
-        credential: Option<&Credential>,
+        who: Who<'_>,
         wanted: &Wanted<'_>,
         settings: &Settings,
         started: Instant,
     ) -> Result<Login, Refusal> {
-        let (role, failure) = match credential.map(|credential| choose_role(credential, wanted.role)) {
+        let (role, failure) = match who.credential.map(|credential| choose_role(credential, wanted.role)) {
             Some(Ok(role)) => (Some(role), None),
             Some(Err(failure)) => (None, Some(failure)),
             None => (None, None),
@@ -85,7 +94,7 @@ impl Logins {
             None => self.unverified_login(),
         };
         let database = self.database(wanted.database, role.as_deref(), user.as_deref().unwrap_or_default());
-        let caller = self.caller(credential, role.as_deref(), &database);
+        let caller = self.caller(who, role.as_deref(), user.as_deref().ok(), &database);
         let failure = failure.or_else(|| role.as_deref().and_then(|role| wrong_database(role, &database)));
         let tolerated = role.is_none() || failure.is_some();
         if let Some(failure) = failure {
@@ -153,13 +162,15 @@ impl Logins {
     }
 
     /// The caller as records name it.
-    pub(crate) fn caller(&self, credential: Option<&Credential>, role: Option<&Role>, database: &str) -> Arc<Caller> {
-        let token = credential.map(|credential| &credential.token);
+    pub(crate) fn caller(&self, who: Who<'_>, role: Option<&Role>, user: Option<&str>, database: &str) -> Arc<Caller> {
+        let token = who.credential.map(|credential| &credential.token);
+        let by_certificate = || who.peer.and_then(Peer::subject);
         Arc::new(Caller {
-            subject: token.map(|token| token.subject().to_string()),
+            subject: token.map(|token| token.subject().clone()).or_else(by_certificate),
             act: token.and_then(AccessToken::actor).map(ToOwned::to_owned),
             service: self.service.to_string().into(),
             role: role.map(|role| role.name().to_owned()),
+            user: user.map(ToOwned::to_owned),
             database: Some(printable(database)),
         })
     }
@@ -180,11 +191,11 @@ impl Logins {
             action: "connect",
             reason,
             rule: None,
-            objects: Objects::None,
-            fingerprint: None,
+            role: None,
+            needs: Needs::Login,
             started,
         };
-        self.audit.record(caller, &decision);
+        self.audit.record(caller, decision);
         id
     }
 

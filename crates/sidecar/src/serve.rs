@@ -7,8 +7,8 @@ use std::time::Duration;
 use ::http::uri::Authority;
 use identity::ServiceName;
 use parking_lot::Mutex;
-use runtime::admin::Readiness;
-use runtime::decision_log::{DecisionLog, OnFull};
+use runtime::admin::{self, Readiness};
+use runtime::decision_log::{DecisionLog, LogError, Options};
 use runtime::drain::DrainWatch;
 use runtime::http_client::HttpClient;
 use runtime::listen::{Address, Listener};
@@ -16,7 +16,7 @@ use runtime::settings::{ConfigMapRef, Settings, Sources};
 use tokio::sync::watch;
 
 use crate::analysis::Analyses;
-use crate::audit::{Audit, Metrics};
+use crate::audit::{Audit, Entry, Metrics};
 use crate::certificates::{self, Certificates};
 use crate::config::{
     Authentication, Config, Inbound, InboundProtocol, Outbound, OutboundProtocol, Query, Target, TargetTls,
@@ -55,8 +55,8 @@ pub enum ServeError {
     #[error(transparent)]
     Settings(#[from] runtime::settings::SettingsError),
     /// The decision log cannot be started.
-    #[error("the decision log: {0}")]
-    DecisionLog(std::io::Error),
+    #[error(transparent)]
+    DecisionLog(#[from] LogError),
     /// The pod's certificate is to be shown, but it has none.
     #[error("tls: {{}} needs `certificates` of the pod")]
     NoCertificates,
@@ -66,6 +66,17 @@ pub enum ServeError {
     /// An outbound listener without the token it is to exchange.
     #[error("issuer.subject_token_file: needed by outbound listeners")]
     SubjectToken,
+}
+
+/// What is left of a sidecar when it has served: decisions that are not written yet.
+pub struct Decisions(DecisionLog<Entry>);
+
+impl Decisions {
+    /// Waits until all are written, at most `deadline`; blocks the thread. Whether they are.
+    #[must_use]
+    pub fn flush(&self, deadline: Duration) -> bool {
+        self.0.flush(deadline)
+    }
 }
 
 /// What all listeners share.
@@ -84,9 +95,9 @@ struct Shared {
 ///
 /// # Errors
 /// What keeps a sidecar from starting. Once it serves, nothing ends it but the drain.
-pub async fn serve(config: Config, drain: DrainWatch) -> Result<DecisionLog, ServeError> {
+pub async fn serve(config: Config, drain: DrainWatch) -> Result<Decisions, ServeError> {
     let registry = runtime::metrics::Metrics::new();
-    let log = DecisionLog::stdout(DECISION_QUEUE, OnFull::Drop).map_err(ServeError::DecisionLog)?;
+    let log = start_log(&config)?;
     registry.register("decision_log_lost", "Decisions that the log had no room for", log.lost());
     let audit = Audit { metrics: Metrics::register(&registry), log: log.clone() };
     if config.inbound.iter().any(leads_to_a_database) {
@@ -107,8 +118,8 @@ pub async fn serve(config: Config, drain: DrainWatch) -> Result<DecisionLog, Ser
     servers.extend(shared.outbound().await?);
     if let Some(address) = &shared.config.admin {
         let listener = Listener::bind(address).await?;
-        let admin = runtime::admin::serve(listener, registry, shared.readiness.clone(), drain.clone());
-        tokio::spawn(admin);
+        let routes = admin::router(registry, shared.readiness.clone(), drain.clone());
+        tokio::spawn(admin::serve(listener, routes.merge(admin::decisions::router(log.clone()))));
     }
     tokio::spawn(show_settings(shared.settings.clone(), shared.audit.metrics.clone()));
     tracing::info!(service = %shared.config.service, "serving");
@@ -116,6 +127,15 @@ pub async fn serve(config: Config, drain: DrainWatch) -> Result<DecisionLog, Ser
         // A listener's task ends with the drain; that it panicked was logged where it happened.
         let _ = server.await;
     }
+    Ok(Decisions(log))
+}
+
+fn start_log(config: &Config) -> Result<DecisionLog<Entry>, LogError> {
+    let wanted = &config.decision_log;
+    let options =
+        Options { capacity: DECISION_QUEUE, on_full: wanted.on_full, chained: wanted.chain, recent: wanted.recent };
+    let log = DecisionLog::start(&wanted.destination, options)?;
+    log.record(Entry::started(config.service.to_string()));
     Ok(log)
 }
 

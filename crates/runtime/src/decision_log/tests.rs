@@ -1,7 +1,13 @@
-//! The queue full, the writer broken, the disk full: what is lost is counted, or nothing is lost.
+//! The queue full, the writer broken, the disk full, the file turned over: what is lost is counted and said, or nothing
+//! is lost.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::Path;
+use std::sync::mpsc;
 
 use super::*;
-use std::sync::mpsc;
+use chain::Head;
 
 /// A writer whose every write waits for a permission; `Err` makes the write fail.
 struct Gate(mpsc::Receiver<io::Result<()>>, Arc<Mutex<Vec<u8>>>);
@@ -17,6 +23,61 @@ impl Write for Gate {
     }
 }
 
+impl Sink for Gate {}
+
+/// A disk with room for so many bytes; what was written in part can be taken back, or not.
+struct Disk {
+    room: Arc<Mutex<usize>>,
+    out: Arc<Mutex<Vec<u8>>>,
+    takes_back: bool,
+}
+
+impl Write for Disk {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut room = self.room.lock();
+        if *room == 0 {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let taken = bytes.len().min(*room);
+        *room -= taken;
+        self.out.lock().extend_from_slice(&bytes[..taken]);
+        Ok(taken)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Sink for Disk {
+    fn take_back(&mut self, bytes: usize) -> bool {
+        if self.takes_back {
+            let mut out = self.out.lock();
+            let left = out.len() - bytes;
+            out.truncate(left);
+        }
+        self.takes_back
+    }
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Test {
+    Number(u64),
+    Sealed { n: u64 },
+    Lost { lost: u64 },
+    Broken(HashMap<Vec<u8>, u8>),
+}
+
+impl Entry for Test {
+    fn lost(count: u64) -> Self {
+        Self::Lost { lost: count }
+    }
+
+    fn has_id(&self, id: &str) -> bool {
+        matches!(self, Self::Sealed { n } if n.to_string() == id)
+    }
+}
+
 type Opener = mpsc::Sender<io::Result<()>>;
 
 fn gate() -> (Opener, Gate, Arc<Mutex<Vec<u8>>>) {
@@ -25,9 +86,20 @@ fn gate() -> (Opener, Gate, Arc<Mutex<Vec<u8>>>) {
     (sender, Gate(receiver, out.clone()), out)
 }
 
-fn lines(out: &Mutex<Vec<u8>>) -> Vec<u64> {
-    let bytes = out.lock();
-    String::from_utf8_lossy(&bytes).lines().map(|l| serde_json::from_str(l).unwrap()).collect()
+fn options(capacity: usize, on_full: OnFull) -> Options {
+    Options { capacity, on_full, chained: false, recent: 3 }
+}
+
+fn log(sink: impl Sink, capacity: usize, on_full: OnFull) -> DecisionLog<Test> {
+    DecisionLog::spawn(Some(sink), Head::default(), options(capacity, on_full)).unwrap()
+}
+
+/// The numbers recorded, and all losses that the log says.
+fn lines(bytes: &[u8]) -> (Vec<u64>, u64) {
+    let values: Vec<serde_json::Value> =
+        String::from_utf8_lossy(bytes).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let said = values.iter().filter_map(|value| value["lost"].as_u64()).sum();
+    (values.iter().filter_map(serde_json::Value::as_u64).collect(), said)
 }
 
 const LONG: Duration = Duration::from_secs(20);
@@ -36,12 +108,10 @@ const LONG: Duration = Duration::from_secs(20);
 fn writes_every_record_in_order_and_ends_with_its_handles() {
     let (open, writer, out) = gate();
     drop(open);
-    let log = DecisionLog::to(writer, 10_000, OnFull::Drop).unwrap();
-    for n in 0..5_000u64 {
-        log.record(n);
-    }
+    let log = log(writer, 10_000, OnFull::Drop);
+    (0..5_000).for_each(|n| log.record(Test::Number(n)));
     assert!(log.flush(LONG));
-    assert_eq!(lines(&out), (0..5_000).collect::<Vec<_>>());
+    assert_eq!(lines(&out.lock()), ((0..5_000).collect(), 0));
     assert_eq!(log.lost().get(), 0);
     drop(log);
     let until = Instant::now() + LONG;
@@ -52,24 +122,36 @@ fn writes_every_record_in_order_and_ends_with_its_handles() {
 }
 
 #[test]
-fn a_full_queue_drops_and_counts_every_loss() {
+fn the_last_ones_are_kept_in_memory() {
+    let log: DecisionLog<Test> = DecisionLog::start(&Destination::Nowhere, options(16, OnFull::Drop)).unwrap();
+    (0..5).for_each(|n| log.record(Test::Number(n)));
+    assert!(log.flush(LONG));
+    assert_eq!(lines(&log.recent(10, |_| true)).0, [2, 3, 4]);
+    assert_eq!(lines(&log.recent(2, |_| true)).0, [3, 4]);
+    assert_eq!(lines(&log.recent(2, |test| matches!(test, Test::Number(2)))).0, [2]);
+}
+
+#[test]
+fn a_full_queue_drops_and_counts_every_loss_and_says_it() {
     let (open, writer, out) = gate();
-    let log = DecisionLog::to(writer, 4, OnFull::Drop).unwrap();
-    for n in 0..100u64 {
-        log.record(n);
-    }
+    let log = log(writer, 4, OnFull::Drop);
+    (0..100).for_each(|n| log.record(Test::Number(n)));
     drop(open);
     assert!(log.flush(LONG));
+    log.record(Test::Number(100));
+    assert!(log.flush(LONG));
     assert!(log.lost().get() >= 90, "at most the queue and one batch can be kept");
-    assert_eq!(lines(&out).len() as u64 + log.lost().get(), 100);
+    let (written, said) = lines(&out.lock());
+    assert_eq!((written.len() as u64 + said, said), (101, log.lost().get()));
+    assert_eq!(written.last(), Some(&100));
 }
 
 #[tokio::test]
 async fn a_full_queue_that_blocks_loses_nothing() {
     let (open, writer, out) = gate();
-    let log = DecisionLog::to(writer, 2, OnFull::Block).unwrap();
+    let log = log(writer, 2, OnFull::Block);
     let own = log.clone();
-    let recorder = std::thread::spawn(move || (0..50u64).for_each(|n| own.record(n)));
+    let recorder = std::thread::spawn(move || (0..50).for_each(|n| own.record(Test::Number(n))));
     let waiting = tokio::time::timeout(Duration::from_millis(50), async {
         loop {
             log.room().await;
@@ -82,46 +164,116 @@ async fn a_full_queue_that_blocks_loses_nothing() {
     recorder.join().unwrap();
     tokio::time::timeout(LONG, log.room()).await.unwrap();
     assert!(log.flush(LONG));
-    assert_eq!(lines(&out), (0..50).collect::<Vec<_>>());
-    assert_eq!(log.lost().get(), 0);
+    assert_eq!((lines(&out.lock()), log.lost().get()), (((0..50).collect(), 0), 0));
 }
 
 #[test]
 fn a_broken_pipe_is_counted_and_survived() {
     let (open, writer, out) = gate();
-    let log = DecisionLog::to(writer, 16, OnFull::Drop).unwrap();
+    let log = log(writer, 16, OnFull::Drop);
     open.send(Err(io::ErrorKind::BrokenPipe.into())).unwrap();
-    log.record(1u64);
+    log.record(Test::Number(1));
     assert!(log.flush(LONG));
     assert_eq!(log.lost().get(), 1);
     drop(open);
-    log.record(2u64);
+    log.record(Test::Number(2));
     assert!(log.flush(LONG));
-    assert_eq!(lines(&out), [2]);
+    assert_eq!((lines(&out.lock()), log.lost().get()), ((vec![2], 1), 1));
 }
 
 #[test]
 fn a_full_disk_holds_back_a_log_that_blocks_until_there_is_room() {
     let (open, writer, out) = gate();
-    let log = DecisionLog::to(writer, 16, OnFull::Block).unwrap();
+    let log = log(writer, 16, OnFull::Block);
     for _ in 0..2 {
         open.send(Err(io::ErrorKind::StorageFull.into())).unwrap();
     }
-    log.record(1u64);
+    log.record(Test::Number(1));
     assert!(!log.flush(Duration::from_millis(50)));
     open.send(Ok(())).unwrap();
     assert!(log.flush(LONG));
-    assert_eq!((lines(&out), log.lost().get()), (vec![1], 0));
+    assert_eq!((lines(&out.lock()), log.lost().get()), ((vec![1], 0), 0));
+}
+
+#[test]
+fn a_disk_that_fills_amid_a_line_leaves_whole_lines_and_a_count() {
+    for takes_back in [true, false] {
+        let (room, out) = (Arc::new(Mutex::new(5)), Arc::new(Mutex::new(Vec::new())));
+        let log = log(Disk { room: room.clone(), out: out.clone(), takes_back }, 16, OnFull::Drop);
+        [10, 20, 30].into_iter().for_each(|n| log.record(Test::Number(n)));
+        assert!(log.flush(LONG));
+        assert_eq!(log.lost().get(), 2, "10 and its end of line, and two bytes of 20");
+        *room.lock() = 1000;
+        log.record(Test::Number(40));
+        assert!(log.flush(LONG));
+        let text = String::from_utf8(out.lock().clone()).unwrap();
+        let torn = if takes_back { "" } else { "20\n" };
+        assert_eq!(text, format!("10\n{torn}{{\"lost\":2}}\n40\n"));
+    }
 }
 
 #[test]
 fn a_record_that_does_not_serialise_harms_no_other() {
     let (open, writer, out) = gate();
     drop(open);
-    let log = DecisionLog::to(writer, 16, OnFull::Drop).unwrap();
-    log.record(1u64);
-    log.record(std::collections::HashMap::from([(vec![1u8], 1)]));
-    log.record(2u64);
+    let log = log(writer, 16, OnFull::Drop);
+    log.record(Test::Number(1));
+    log.record(Test::Broken(HashMap::from([(vec![1u8], 1)])));
+    log.record(Test::Number(2));
     assert!(log.flush(LONG));
-    assert_eq!((lines(&out), log.lost().get()), (vec![1, 2], 1));
+    assert_eq!((lines(&out.lock()).0, log.lost().get()), (vec![1, 2], 1));
+}
+
+fn to_file(path: &Path, size: u64, chained: bool) -> DecisionLog<Test> {
+    let rotation = Some(Rotation { size, keep: 2 });
+    let destination = Destination::File { path: path.to_owned(), rotation };
+    DecisionLog::start(&destination, Options { chained, ..options(64, OnFull::Drop) }).unwrap()
+}
+
+fn record(path: &Path, numbers: std::ops::Range<u64>) {
+    let log = to_file(path, 300, true);
+    for n in numbers {
+        log.record(Test::Sealed { n });
+        assert!(log.flush(LONG));
+    }
+    // The lock is free when the writer has ended.
+    let queue = Arc::downgrade(&log.0.0);
+    drop(log);
+    while queue.strong_count() > 0 {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn files_are_turned_over_and_the_chain_goes_on_across_them_and_across_starts() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("decisions.jsonl");
+    record(&path, 0..4);
+    // A process that was killed leaves a part of a line.
+    std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"n\":99,\"ch").unwrap();
+    record(&path, 4..7);
+    let read = |suffix: &str| std::fs::read_to_string(format!("{}{suffix}", path.display())).unwrap();
+    let text = read(".2") + &read(".1") + &read("");
+    assert!(!dir.path().join("decisions.jsonl.3").exists());
+    let sealed: Vec<_> = text.lines().filter_map(|line| chain::split(line.as_bytes())).collect();
+    assert_eq!(text.lines().count(), sealed.len() + 1, "the torn line stands alone: {text}");
+    let numbers: Vec<String> = sealed.iter().map(|(body, _)| String::from_utf8_lossy(body).into_owned()).collect();
+    assert_eq!(numbers.last().map(String::as_str), Some("{\"n\":6"), "{text}");
+    assert!(sealed.len() >= 5, "{text}");
+    for pair in sealed.windows(2) {
+        assert_eq!(pair[0].1.after(pair[1].0), pair[1].1, "{text}");
+    }
+}
+
+#[test]
+fn two_processes_do_not_write_one_file_and_a_bad_path_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let _first = to_file(&path, 100, false);
+    let again = |path: &Path| {
+        let destination = Destination::File { path: path.to_owned(), rotation: None };
+        DecisionLog::<Test>::start(&destination, options(1, OnFull::Drop)).unwrap_err().to_string()
+    };
+    assert!(again(&path).contains("another process writes it"));
+    assert!(again(&dir.path().join("none/log")).contains("No such file"));
 }

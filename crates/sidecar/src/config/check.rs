@@ -13,6 +13,7 @@ use super::{
     Target,
 };
 
+mod decision_log;
 mod tls;
 
 /// Names that `postgres.users` may give a database login.
@@ -67,6 +68,7 @@ impl Check {
             self.fail("inbound, outbound: a sidecar needs at least one listener");
         }
         let admin = raw.admin.map(|admin| self.parsed("admin.listen", &admin.listen));
+        let decision_log = self.decision_log(raw.decision_log);
         let drain = Drain {
             delay: self.seconds("drain.delay", raw.drain.delay.unwrap_or(0), 0..=HOUR),
             timeout: self.seconds("drain.timeout", raw.drain.timeout.unwrap_or(DRAIN_TIMEOUT), 0..=HOUR),
@@ -81,6 +83,7 @@ impl Check {
             certificates: certificates.flatten(),
             settings,
             admin: admin.flatten(),
+            decision_log,
             drain,
             postgres: Postgres { users: raw.postgres.users, unverified_user: raw.postgres.unverified_user },
             inbound: inbound.into_iter().collect::<Option<_>>()?,

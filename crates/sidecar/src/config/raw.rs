@@ -18,6 +18,8 @@ pub(super) struct Config {
     pub(super) settings: Option<Settings>,
     pub(super) admin: Option<Admin>,
     #[serde(default)]
+    pub(super) decision_log: DecisionLog,
+    #[serde(default)]
     pub(super) drain: Drain,
     #[serde(default)]
     pub(super) postgres: Postgres,
@@ -89,6 +91,42 @@ pub(super) enum ClusterSettings {
 #[serde(deny_unknown_fields)]
 pub(super) struct Admin {
     pub(super) listen: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DecisionLog {
+    pub(super) to: Option<To>,
+    pub(super) file: Option<PathBuf>,
+    pub(super) rotate: Option<Rotate>,
+    #[serde(default)]
+    pub(super) on_full: OnFull,
+    #[serde(default)]
+    pub(super) chain: bool,
+    pub(super) recent: Option<u64>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum To {
+    Stdout,
+    File,
+    Nowhere,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Rotate {
+    pub(super) size: Option<u64>,
+    pub(super) keep: Option<u64>,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum OnFull {
+    #[default]
+    Drop,
+    Block,
 }
 
 #[derive(Default, Deserialize)]

@@ -21,7 +21,8 @@ use super::problem::{Kind, Problem};
 use super::tunnel::Wish;
 use super::upstream::{self, Upstream};
 use super::{Body, Peer, discard, headers, shown_by};
-use crate::audit::{Audit, Caller, Decision, Objects, new_decision_id};
+use crate::audit::{Audit, Caller, Decision, Needs, new_decision_id};
+use crate::link;
 use crate::standing::Standing;
 use crate::verify::{Credential, Verifier};
 
@@ -66,12 +67,13 @@ struct Passage {
 struct Allowed {
     credential: Arc<Credential>,
     role: String,
+    rule: String,
 }
 
 impl Allowed {
     /// The permit is the policy's own proof.
     fn new(credential: Arc<Credential>, permit: &Permit<'_>) -> Allowed {
-        Allowed { credential, role: permit.role().to_owned() }
+        Allowed { credential, role: permit.role().to_owned(), rule: permit.rule() }
     }
 }
 
@@ -82,6 +84,8 @@ impl Guarding {
         started: Instant,
     ) -> Result<Response<Body>, Problem> {
         one_host(&request)?;
+        // Where nothing may pass unrecorded, a request waits until it can be recorded.
+        self.audit.log.room().await;
         let settings = self.settings.borrow().clone();
         let shown = authenticate(request.headers(), shown_by(request.extensions()), &self.verifier, &settings).await;
         match self.decide(&request, shown, &settings, started) {
@@ -109,9 +113,8 @@ impl Guarding {
         let id = new_decision_id();
         let ruling = rule(request, &path, shown, &self.service);
         let said = path.as_ref().map_or("", Path::as_str);
-        let objects = path.as_ref().map_or(Objects::None, |path| Objects::Path(path.as_str()));
-        let (allowed, reason, wanted) = match &ruling {
-            Ok(_) => (true, "allowed", None),
+        let (allowed, reason, by) = match &ruling {
+            Ok(allowed) => (true, "allowed", Some(allowed.rule.clone())),
             Err(denied) => (false, denied.reason, denied.rule.clone()),
         };
         let credential = match &ruling {
@@ -124,29 +127,36 @@ impl Guarding {
             mode: settings.verify,
             action: policy::http::method_label(method.as_str()),
             reason,
-            rule: wanted,
-            objects,
-            fingerprint: None,
+            rule: by,
+            role: None,
+            needs: Needs::Request {
+                method: method.as_str().to_owned(),
+                path: path.as_ref().ok().map(|path| path.as_str().to_owned()),
+            },
             started,
         };
         let role = ruling.as_ref().ok().map(|allowed| allowed.role.as_str());
-        self.audit.record(&self.caller(credential.map(|credential| &credential.token), role), &decision);
+        let token = credential.map(|credential| &credential.token);
+        self.audit.record(&self.caller(token, shown_by(request.extensions()), role), decision);
         let passage =
             |path: &str, credential, role| Passage { path: path.to_owned(), decision: id.clone(), credential, role };
         match ruling {
-            Ok(Allowed { credential, role }) => Ok(passage(said, Some(credential), Some(role))),
+            Ok(Allowed { credential, role, .. }) => Ok(passage(said, Some(credential), Some(role))),
             Err(denied) if settings.verify == Verify::Enforce => Err(denied.problem.decision(id)),
             // Nobody fails who would have got in without us, so even a path that makes no sense goes as it came.
             Err(denied) => Ok(passage(uri.path(), denied.credential, None)),
         }
     }
 
-    fn caller(&self, token: Option<&AccessToken>, role: Option<&str>) -> Arc<Caller> {
+    /// Without a token that is believed, the caller's certificate tells who it is.
+    fn caller(&self, token: Option<&AccessToken>, peer: Option<&link::Peer>, role: Option<&str>) -> Arc<Caller> {
+        let by_certificate = || peer.and_then(link::Peer::subject);
         Arc::new(Caller {
-            subject: token.map(|token| token.subject().to_string()),
+            subject: token.map(|token| token.subject().clone()).or_else(by_certificate),
             act: token.and_then(AccessToken::actor).map(ToOwned::to_owned),
             service: self.service.clone(),
             role: role.map(ToOwned::to_owned),
+            user: None,
             database: None,
         })
     }

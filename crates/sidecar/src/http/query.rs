@@ -23,7 +23,7 @@ use super::{Body, Peer, discard, full, shown_by};
 use crate::analysis::{Analyses, INLINE_LIMIT, TEXT_LIMIT};
 use crate::audit::Audit;
 use crate::config;
-use crate::login::{Login, Logins, Refusal, Wanted};
+use crate::login::{Login, Logins, Refusal, Wanted, Who};
 use crate::pg::authorize::{Denied, Gate, Ruling};
 use crate::pg::earlier::Named;
 use crate::standing::Standing;
@@ -93,6 +93,8 @@ fn not_allowed(methods: &'static str) -> Response<Body> {
 
 impl Querying {
     async fn query(&self, request: Request<Incoming>, started: Instant) -> Result<Response<Body>, Problem> {
+        // Where nothing may pass unrecorded, a request waits until it can be recorded.
+        self.audit.log.room().await;
         let settings = self.settings.borrow().clone();
         let (head, body) = request.into_parts();
         let credential = match self.credential(&head, &settings, started).await {
@@ -103,7 +105,8 @@ impl Querying {
             }
         };
         let (asked, statements) = read(&head.headers, &head.uri, body).await?;
-        let login = self.log_in(credential.as_deref(), &asked, &settings, started)?;
+        let who = Who { credential: credential.as_deref(), peer: shown_by(&head.extensions) };
+        let login = self.log_in(who, &asked, &settings, started)?;
         let (decided, is_lax) = self.decide(&login, statements, asked.is_batch()).await?;
         let token = credential.as_deref().map(|credential| &credential.token);
         let session = self.pools.get(&login, token).await.map_err(|problem| {
@@ -131,7 +134,8 @@ impl Querying {
             Ok(credential) => Ok(Some(credential)),
             Err(failure) => {
                 // Where nothing is enforced, this record says who would fail.
-                let caller = self.logins.caller(None, None, "");
+                let who = Who { credential: None, peer: shown_by(&head.extensions) };
+                let caller = self.logins.caller(who, None, None, "");
                 let id = self.logins.record(&caller, settings, (false, failure.label()), started);
                 match settings.verify {
                     Verify::Enforce => Err(failure.problem(&self.realm()).decision(id)),
@@ -145,16 +149,10 @@ impl Querying {
         self.logins.service.to_string()
     }
 
-    fn log_in(
-        &self,
-        credential: Option<&Credential>,
-        asked: &Asked,
-        settings: &Settings,
-        started: Instant,
-    ) -> Result<Login, Problem> {
+    fn log_in(&self, who: Who<'_>, asked: &Asked, settings: &Settings, started: Instant) -> Result<Login, Problem> {
         let wanted = Wanted { role: asked.role.as_deref().unwrap_or_default(), database: asked.database.as_deref() };
-        self.logins.choose(credential, &wanted, settings, started).map_err(|Refusal { fields, decision, .. }| {
-            let problem = match credential {
+        self.logins.choose(who, &wanted, settings, started).map_err(|Refusal { fields, decision, .. }| {
+            let problem = match who.credential {
                 None => Problem::of_fields(Kind::Unauthorized, *fields).challenge(challenge(&self.realm())),
                 Some(_) => {
                     let challenge = insufficient_scope(&self.realm(), &fields.message);
@@ -194,10 +192,11 @@ impl Querying {
                 known => known,
             };
             gate.prepared.clone_from(&analysis);
+            self.audit.log.room().await;
             let passage = match gate.text(text) {
                 Ruling::Pass(passage) => passage,
                 Ruling::Deny(denied) => return Err(self.denied(denied)),
-                Ruling::Analyze(_) => return Err(lost()),
+                Ruling::Analyze(_) | Ruling::LogFull => return Err(lost()),
             };
             // Looked at whoever asks, as it is about HTTP and not about rights.
             if let Some(Ok(facts)) = analysis.as_ref().map(|analysis| &analysis.facts) {

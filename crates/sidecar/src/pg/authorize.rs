@@ -14,7 +14,7 @@ use wire::session::{self, ClientMessage, Session};
 
 use super::earlier::{Lax, Named};
 use crate::analysis::{Analyses, Analysis, TEXT_LIMIT};
-use crate::audit::{Audit, Caller, Decision, Objects, new_decision_id};
+use crate::audit::{Audit, Caller, Decision, Needs, new_decision_id};
 
 /// Proof that a message may pass. Holds what the session is to remember of it.
 pub(crate) struct Passage {
@@ -54,6 +54,8 @@ pub(crate) enum Ruling {
     Deny(Denied),
     /// A long text must be analysed first, on another thread.
     Analyze(Vec<u8>),
+    /// Nothing may pass unrecorded, and the decision log has no room.
+    LogFull,
 }
 
 /// A denial, and the label it is counted under.
@@ -81,6 +83,9 @@ pub(crate) struct Gate {
 impl Gate {
     /// Rules on the client's next message.
     pub(super) fn rule(&mut self, message: &ClientMessage<'_>, session: &Session<Handle>) -> Ruling {
+        if !self.audit.log.has_room() {
+            return Ruling::LogFull;
+        }
         match message {
             ClientMessage::Text { name, text, .. } => {
                 let ruling = self.text(text);
@@ -135,13 +140,16 @@ impl Gate {
         if text.len() > TEXT_LIMIT {
             return self.too_long();
         }
-        let Some(role) = self.role.clone() else {
+        if self.role.is_none() && self.mode() != Verify::Observe {
             return self.unverified();
-        };
+        }
         let started = Instant::now();
         let prepared = self.prepared.take();
         let Some(analysis) = prepared.or_else(|| self.analyses.get(text)) else {
             return Ruling::Analyze(text.to_vec());
+        };
+        let Some(role) = self.role.clone() else {
+            return self.observed(analysis, started);
         };
         let verdict = match &analysis.facts {
             Ok(facts) if self.mode() == Verify::Enforce && self.distrusts_names() && uses_names(facts) => {
@@ -153,14 +161,24 @@ impl Gate {
         self.conclude(verdict, Some(&analysis), started)
     }
 
-    /// A session without a valid token is let through until verification enforces; then it ends, and until it has,
-    /// nothing more passes.
+    /// A session without a role is let through until verification enforces; then it ends, and until it has, nothing
+    /// more passes.
     fn unverified(&self) -> Ruling {
         if self.mode() != Verify::Enforce {
             return pass(None, Why::NotEnforced);
         }
+        let id = new_decision_id();
+        self.record(&id, false, ("statement", "unverified", None), Needs::Unknown, Instant::now());
         let fields = ErrorFields::error("42501", "sidegate: this session has shown no token");
-        deny("no_token", new_decision_id(), fields)
+        deny("unverified", id.clone(), fields.detail(detail(&id, &self.caller)))
+    }
+
+    /// The same where everything is to be recorded: what is done without a role now, somebody will want to grant.
+    fn observed(&self, analysis: Handle, started: Instant) -> Ruling {
+        let id = new_decision_id();
+        let action = action_of(Some(&analysis));
+        self.record(&id, false, (action, "unverified", None), Needs::Text(analysis.clone()), started);
+        Ruling::Pass(Passage { handle: Some(analysis), decision: Some(id), _why: Why::NotEnforced })
     }
 
     fn function_call(&mut self) -> Ruling {
@@ -185,7 +203,7 @@ impl Gate {
         }
         let id = new_decision_id();
         let mode = self.mode();
-        self.record(&id, false, ("statement", reason, None), None, started);
+        self.record(&id, false, ("statement", reason, None), Needs::Unknown, started);
         let fields = fields.detail(detail(&id, &self.caller));
         self.deny_or_observe(mode, None, id, |id| deny(reason, id, fields))
     }
@@ -222,17 +240,18 @@ impl Gate {
 
     fn conclude(&mut self, verdict: Verdict, analysis: Option<&Handle>, started: Instant) -> Ruling {
         let id = new_decision_id();
+        let needs = analysis.map_or(Needs::Fact(&policy::FUNCTION_CALL), |analysis| Needs::Text(analysis.clone()));
         match verdict {
             Verdict::Allow(permit) => {
                 let labels = (action_of(analysis), "allowed", None);
-                self.record(&id, true, labels, analysis, started);
+                self.record(&id, true, labels, needs, started);
                 let why = Why::Permitted { _permit: permit };
                 self.named.passed(analysis);
                 Ruling::Pass(Passage { handle: analysis.cloned(), decision: Some(id), _why: why })
             }
             Verdict::Deny(denial) => {
                 let labels = (denial.action(), denial.reason(), denial.rule().map(ToOwned::to_owned));
-                self.record(&id, false, labels, analysis, started);
+                self.record(&id, false, labels, needs, started);
                 let mode = self.mode();
                 let caller = self.caller.clone();
                 self.deny_or_observe(mode, analysis, id, |id| denied(id, &denial, &caller))
@@ -260,25 +279,12 @@ impl Gate {
         id: &str,
         allowed: bool,
         (action, reason, rule): (&'static str, &'static str, Option<String>),
-        analysis: Option<&Handle>,
+        needs: Needs,
         started: Instant,
     ) {
-        self.audit.record(
-            &self.caller,
-            &Decision {
-                id,
-                allowed,
-                mode: self.mode(),
-                action,
-                reason,
-                rule,
-                objects: analysis
-                    .and_then(|analysis| analysis.facts.as_ref().ok())
-                    .map_or(Objects::None, Objects::Facts),
-                fingerprint: analysis.map(|analysis| analysis.fingerprint.as_str()),
-                started,
-            },
-        );
+        let role = self.role.as_ref();
+        let mode = self.mode();
+        self.audit.record(&self.caller, Decision { id, allowed, mode, action, reason, rule, role, needs, started });
     }
 }
 
@@ -307,5 +313,8 @@ fn denied(id: String, denial: &Denial, caller: &Caller) -> Ruling {
 }
 
 fn detail(id: &str, caller: &Caller) -> String {
-    format!("Decision {id} on {}.", caller.subject.as_deref().unwrap_or("a session without a token"))
+    match &caller.subject {
+        Some(subject) => format!("Decision {id} on {subject}."),
+        None => format!("Decision {id} on a session without a token."),
+    }
 }

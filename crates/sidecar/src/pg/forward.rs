@@ -47,6 +47,8 @@ pub(super) enum Stop {
     Held,
     /// A long text is to be analysed; then go on.
     Analyze(Vec<u8>),
+    /// The decision log has no room, and nothing may go on unrecorded; when it has, go on.
+    LogFull,
     /// The caller's sidecar brought a fresh token, or the word that there is none any more.
     Token(Option<Secret>),
     /// The database's sidecar wants a fresh token.

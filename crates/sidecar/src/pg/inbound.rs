@@ -24,8 +24,8 @@ use super::upstream;
 use crate::analysis::Analyses;
 use crate::audit::Audit;
 use crate::config::Authentication;
-use crate::link::Link;
-use crate::login::{Login, Logins, Refusal, Wanted};
+use crate::link::{Link, Peer};
+use crate::login::{Login, Logins, Refusal, Wanted, Who};
 use crate::standing::Standing;
 use crate::verify::{Credential, Verifier};
 
@@ -55,6 +55,14 @@ pub(crate) struct Listening {
     pub(crate) drain: DrainWatch,
     /// How long the drain lets sessions finish.
     pub(crate) drain_timeout: Duration,
+}
+
+impl Listening {
+    /// Where nothing may pass unrecorded, a login waits until it can be recorded.
+    async fn loggable(&self) -> Result<(), LoginError> {
+        self.audit.log.room().await;
+        Ok(())
+    }
 }
 
 /// The sessions of inbound listeners that can be cancelled.
@@ -147,18 +155,21 @@ async fn establish(link: &mut Link, startup: &Startup, listening: &Listening) ->
         return Err(refused("no_tls", fields));
     }
     negotiate(link, startup).await?;
+    quick(listening.loggable()).await?;
     let settings = listening.settings.borrow().clone();
     let started = Instant::now();
+    let peer = link.peer();
     let credential = match quick(authenticate(link, startup, listening, &settings)).await {
         Ok(credential) => credential,
         Err(LoginError::Refused(refusal)) => {
-            let caller = listening.logins.caller(None, None, startup.get("database").unwrap_or_default());
+            let who = Who { credential: None, peer: peer.as_ref() };
+            let caller = listening.logins.caller(who, None, None, startup.get("database").unwrap_or_default());
             return Err(listening.logins.refused(&caller, &settings, refusal, started).into());
         }
         Err(error) => return Err(error),
     };
     tokio::select! {
-        entered = enter(startup, listening, credential, &settings, started) => entered,
+        entered = enter(startup, listening, (credential, peer), &settings, started) => entered,
         () = link.closed() => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
     }
 }
@@ -176,12 +187,13 @@ async fn negotiate(link: &mut Link, startup: &Startup) -> Result<(), LoginError>
 async fn enter(
     startup: &Startup,
     listening: &Listening,
-    credential: Option<Arc<Credential>>,
+    (credential, peer): (Option<Arc<Credential>>, Option<Peer>),
     settings: &Settings,
     started: Instant,
 ) -> Result<Established, LoginError> {
     let wanted = Wanted { role: startup.get("user").unwrap_or_default(), database: startup.get("database") };
-    let login = listening.logins.choose(credential.as_deref(), &wanted, settings, started)?;
+    let who = Who { credential: credential.as_deref(), peer: peer.as_ref() };
+    let login = listening.logins.choose(who, &wanted, settings, started)?;
     listening.logins.entered(&login, settings, started);
     let subject = credential.as_ref().map(|credential| credential.token.subject());
     let identity = upstream::Identity {

@@ -133,6 +133,7 @@ impl Inspect for Watched {
                     lane.replace(total, &instead);
                 }
                 Ruling::Analyze(text) => return Err(Stop::Analyze(text)),
+                Ruling::LogFull => return Err(Stop::LogFull),
             }
         }
         // A message that was begun is read to its end, or neither side could go on.

@@ -109,6 +109,10 @@ impl Session {
                         Some(analysis) => self.watched.gate.prepared = Some(analysis),
                         None => break Some(ErrorFields::fatal("58000", "sidegate: a statement could not be analysed")),
                     },
+                    Stop::LogFull => tokio::select! {
+                        () = listening.audit.log.room() => {}
+                        () = listening.drain.draining(), if may_end => self.finish(listening.drain_timeout),
+                    },
                     Stop::Held => {
                         if let Phase::Renewing(until) = &mut self.phase {
                             *until = Some(Instant::now() + RENEWAL_WAIT);
@@ -298,7 +302,7 @@ impl Session {
                 Phase::Open | Phase::Renewing(_) => None,
             },
             // These are dealt with where they come; the last comes from no client.
-            Stop::Analyze(_) | Stop::Held | Stop::Token(_) | Stop::TokenWanted => None,
+            Stop::Analyze(_) | Stop::LogFull | Stop::Held | Stop::Token(_) | Stop::TokenWanted => None,
         }
     }
 }

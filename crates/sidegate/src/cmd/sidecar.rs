@@ -28,6 +28,10 @@ pub struct SidecarArgs {
     /// Check the configuration and end
     #[arg(long)]
     check: bool,
+    /// Let each line of the decision log seal those before it, for `sidegate policy verify-log`; the same as
+    /// `decision_log: {chain: true}`
+    #[arg(long)]
+    audit_chain: bool,
     /// How much to log: error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log: String,
@@ -35,7 +39,8 @@ pub struct SidecarArgs {
 
 /// Runs the sidecar until SIGTERM or SIGINT.
 pub fn run(args: SidecarArgs) -> anyhow::Result<ExitCode> {
-    let config = read(&args.config)?;
+    let mut config = read(&args.config)?;
+    config.decision_log.chain |= args.audit_chain;
     if args.check {
         println!("{}: ok", args.config.display());
         return Ok(ExitCode::SUCCESS);

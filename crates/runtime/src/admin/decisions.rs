@@ -1,0 +1,71 @@
+//! `GET /decisions`: the last decisions that a process keeps in memory, as lines of the decision log.
+//!
+//! They tell who calls whom, so only those who are on this machine, or in this pod, are answered: `kubectl port-forward`
+//! leads there with the rights of whoever runs it. Absent on purpose: decisions that are not in memory any more, which
+//! the log has.
+
+use axum::extract::{Extension, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Router, body::Body};
+use serde::Deserialize;
+
+use crate::decision_log::{DecisionLog, Entry};
+use crate::listen::{Address, Peer};
+
+/// How many are shown if nobody says.
+const USUAL_LIMIT: usize = 100;
+
+const LINES: &str = "application/jsonl";
+
+/// What is asked for.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    /// At most so many, the last ones.
+    limit: Option<usize>,
+    /// The one with this id.
+    decision: Option<String>,
+}
+
+/// The route.
+pub fn router<T: Entry>(log: DecisionLog<T>) -> Router {
+    Router::new().route("/decisions", get(show::<T>)).with_state(log)
+}
+
+async fn show<T: Entry>(
+    State(log): State<DecisionLog<T>>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+    wanted: Result<Query<Wanted>, axum::extract::rejection::QueryRejection>,
+) -> Response {
+    if !is_near(peer, &headers) {
+        let why =
+            "decisions are shown on this machine only: ask from inside the pod, or through `kubectl port-forward`\n";
+        return (StatusCode::FORBIDDEN, why).into_response();
+    }
+    let Ok(Query(wanted)) = wanted else {
+        let why = "want ?limit=N, or ?decision=ID, or nothing\n";
+        return (StatusCode::BAD_REQUEST, why).into_response();
+    };
+    let limit = wanted.limit.unwrap_or(USUAL_LIMIT);
+    let lines = log.recent(limit, |entry| wanted.decision.as_deref().is_none_or(|id| entry.has_id(id)));
+    if lines.is_empty() && wanted.decision.is_some() {
+        let why = "no such decision is kept here: it may be older than the last ones, or another process's\n";
+        return (StatusCode::NOT_FOUND, why).into_response();
+    }
+    ([(header::CONTENT_TYPE, LINES), (header::CACHE_CONTROL, "no-store")], Body::from(lines)).into_response()
+}
+
+/// Whether the caller is on this machine, and no web page that a browser here was lured into asking for.
+fn is_near(peer: Peer, headers: &HeaderMap) -> bool {
+    let here = match peer {
+        Peer::Tcp(address) => address.ip().to_canonical().is_loopback(),
+        Peer::Unix { .. } => true,
+    };
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let host = if host.contains(':') && !host.ends_with(']') { host.to_owned() } else { format!("{host}:80") };
+    let by_our_name = host.parse::<Address>().is_ok_and(|address| address.is_local());
+    here && by_our_name && !headers.contains_key(header::ORIGIN)
+}
