@@ -66,8 +66,8 @@ def problem(answer, status):
 
 
 def decisions(service):
-    with open(os.path.join(READY["dir"], "logs", f"{service}.decisions.jsonl")) as file:
-        return [json.loads(line) for line in file]
+    with open(READY["decision_logs"][service]) as file:
+        return [line for line in map(json.loads, file) if "event" not in line]
 
 
 def within(seconds, ask_again):

@@ -129,6 +129,8 @@ struct State<T> {
     writing: usize,
     /// Records lost that the log does not say yet.
     unsaid: u64,
+    /// Nothing can be written now, and nothing may be lost.
+    stuck: bool,
     /// Somebody waits for the end of the queue.
     flushing: bool,
     closed: bool,
@@ -173,6 +175,7 @@ impl<T: Entry> DecisionLog<T> {
                 entries: VecDeque::new(),
                 writing: 0,
                 unsaid: 0,
+                stuck: false,
                 flushing: false,
                 closed: false,
             }),
@@ -212,11 +215,16 @@ impl<T: Entry> DecisionLog<T> {
         }
     }
 
-    /// Whether a record would not have to wait. Always so with [`OnFull::Drop`].
+    /// Whether something may be decided: with [`OnFull::Drop`] always; else while lines are written, and a record would
+    /// not have to wait.
     #[must_use]
     pub fn has_room(&self) -> bool {
         let queue = &self.0.0;
-        queue.options.on_full == OnFull::Drop || !queue.state.lock().is_full(queue.options.capacity)
+        if queue.options.on_full == OnFull::Drop {
+            return true;
+        }
+        let state = queue.state.lock();
+        !state.stuck && !state.is_full(queue.options.capacity)
     }
 
     /// Waits until [`DecisionLog::has_room`]. Cancel safe.

@@ -8,7 +8,7 @@ use ::http::uri::Authority;
 use identity::ServiceName;
 use parking_lot::Mutex;
 use runtime::admin::{self, Readiness};
-use runtime::decision_log::{DecisionLog, LogError, Options};
+use runtime::decision_log::{DecisionLog, LogError, OnFull, Options};
 use runtime::drain::DrainWatch;
 use runtime::http_client::HttpClient;
 use runtime::listen::{Address, Listener};
@@ -41,6 +41,9 @@ use tasks::{accept, show_settings, watch_keys};
 
 /// Records that wait for a slow reader of the decision log: a second's worth under load.
 const DECISION_QUEUE: usize = 16_384;
+
+/// The same where none may be lost: so many decisions, at most, are not written yet when the process dies.
+const SAFE_DECISION_QUEUE: usize = 256;
 
 /// Why a sidecar does not start.
 #[derive(Debug, thiserror::Error)]
@@ -132,8 +135,11 @@ pub async fn serve(config: Config, drain: DrainWatch) -> Result<Decisions, Serve
 
 fn start_log(config: &Config) -> Result<DecisionLog<Entry>, LogError> {
     let wanted = &config.decision_log;
-    let options =
-        Options { capacity: DECISION_QUEUE, on_full: wanted.on_full, chained: wanted.chain, recent: wanted.recent };
+    let capacity = match wanted.on_full {
+        OnFull::Drop => DECISION_QUEUE,
+        OnFull::Block => SAFE_DECISION_QUEUE,
+    };
+    let options = Options { capacity, on_full: wanted.on_full, chained: wanted.chain, recent: wanted.recent };
     let log = DecisionLog::start(&wanted.destination, options)?;
     log.record(Entry::started(config.service.to_string()));
     Ok(log)

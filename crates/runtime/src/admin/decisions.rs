@@ -64,7 +64,8 @@ fn is_near(peer: Peer, headers: &HeaderMap) -> bool {
         Peer::Tcp(address) => address.ip().to_canonical().is_loopback(),
         Peer::Unix { .. } => true,
     };
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let mut hosts = headers.get_all(header::HOST).iter().map(|host| host.to_str().unwrap_or_default());
+    let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };
     let host = if host.contains(':') && !host.ends_with(']') { host.to_owned() } else { format!("{host}:80") };
     let by_our_name = host.parse::<Address>().is_ok_and(|address| address.is_local());
     here && by_our_name && !headers.contains_key(header::ORIGIN)

@@ -190,9 +190,10 @@ fn a_full_disk_holds_back_a_log_that_blocks_until_there_is_room() {
     }
     log.record(Test::Number(1));
     assert!(!log.flush(Duration::from_millis(50)));
+    assert!(!log.has_room(), "nothing may be decided that cannot be recorded");
     open.send(Ok(())).unwrap();
     assert!(log.flush(LONG));
-    assert_eq!((lines(&out.lock()), log.lost().get()), ((vec![1], 0), 0));
+    assert_eq!((lines(&out.lock()), log.lost().get(), log.has_room()), ((vec![1], 0), 0, true));
 }
 
 #[test]

@@ -75,7 +75,9 @@ impl<T: Entry, S: Sink> Writer<T, S> {
             self.deliver();
             self.batch.clear();
             self.lines.clear();
-            self.queue.state.lock().writing = 0;
+            let mut state = self.queue.state.lock();
+            (state.writing, state.stuck) = (0, false);
+            drop(state);
             self.queue.room.notify_waiters();
             self.queue.drained.notify_all();
         }
@@ -169,6 +171,7 @@ impl<T: Entry, S: Sink> Writer<T, S> {
                     if on_full == OnFull::Drop {
                         return self.give_up(written);
                     }
+                    self.queue.state.lock().stuck = true;
                     std::thread::sleep(RETRY_PAUSE);
                 }
             }

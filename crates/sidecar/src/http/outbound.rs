@@ -110,7 +110,7 @@ impl Signing {
     async fn sign_and_forward(&self, request: Request<Incoming>) -> Result<Response<Body>, Problem> {
         let signed = self.sign(&request).await;
         let (way, token) = match signed {
-            Ok(signed) => signed,
+            Ok((way, shown)) => (way, shown),
             Err(problem) => {
                 discard(request.into_body()).await;
                 return Err(problem);
@@ -123,12 +123,16 @@ impl Signing {
         request.headers_mut().remove(http::header::HOST);
         wish.repeat(&mut request);
         let response = match token {
-            Some(token) if !wish.is_there() && is_short(&request) => way.send_again(request, token).await?,
-            Some(token) => {
+            Shown::Token(token) if !wish.is_there() && is_short(&request) => way.send_again(request, token).await?,
+            Shown::Token(token) => {
                 let request = with_token(request, &token)?;
                 way.upstream(wish.is_there()).send(request, way.path.clone(), Duration::MAX).await?
             }
-            None => way.upstream(wish.is_there()).send(request, way.path.clone(), Duration::MAX).await?,
+            Shown::Nothing => way.upstream(wish.is_there()).send(request, way.path.clone(), Duration::MAX).await?,
+            Shown::NothingAs(why) => {
+                let sent = way.upstream(wish.is_there()).send(request, way.path.clone(), Duration::MAX).await?;
+                if way.wants_token(&sent) { Err(no_token(&why)) } else { Ok(sent) }?
+            }
         };
         let draining = self.drain.draining();
         let over = async {
@@ -138,41 +142,52 @@ impl Signing {
         wish.answer(response, over, self.drain.guard())
     }
 
-    /// Which way a request goes, and with which token; none, where signing is switched off.
-    async fn sign(&self, request: &Request<Incoming>) -> Result<(Way, Option<Arc<Token>>), Problem> {
+    /// Which way a request goes, and what is shown.
+    async fn sign(&self, request: &Request<Incoming>) -> Result<(Way, Shown), Problem> {
         refuse_pages(request.headers())?;
         if let Some(names) = &self.hosts {
             refuse_strange_names(request, names)?;
         }
         let (target, path) = self.leads.find(request.uri())?;
-        let (route, token) = self.route_and_token(target).await.map_err(|error| no_token(&error))?;
-        Ok((Way { route, path, service: target.service.clone() }, token))
+        let (route, shown) = self.route_and_token(target).await.map_err(|error| no_token(&error))?;
+        Ok((Way { route, path, service: target.service.clone() }, shown))
     }
 
     /// Waits for what the issuer has not given yet, but not for what it refuses.
-    async fn route_and_token(&self, target: &Target) -> Result<(Arc<Route>, Option<Arc<Token>>), TokenError> {
+    async fn route_and_token(&self, target: &Target) -> Result<(Arc<Route>, Shown), TokenError> {
         let mut retry = Retry::within(self.connect_timeout);
         loop {
             let error = match self.try_route_and_token(target).await {
                 Ok(found) => return Ok(found),
                 Err(error) => error,
             };
-            let is_over = self.drain.is_draining() || !error.is_passing();
-            if is_over || !retry.again().await {
+            if self.drain.is_draining() {
                 return Err(error);
+            }
+            if !error.is_passing() || !retry.again().await {
+                return Ok((target.route().await?, Shown::NothingAs(error)));
             }
         }
     }
 
-    async fn try_route_and_token(&self, target: &Target) -> Result<(Arc<Route>, Option<Arc<Token>>), TokenError> {
+    async fn try_route_and_token(&self, target: &Target) -> Result<(Arc<Route>, Shown), TokenError> {
         let route = target.route().await?;
         let settings = self.settings.borrow().clone();
-        let token = match settings.sign {
-            true => Some(route.source.token(settings.tokens_not_before).await?),
-            false => None,
+        let shown = match settings.sign {
+            true => Shown::Token(route.source.token(settings.tokens_not_before).await?),
+            false => Shown::Nothing,
         };
-        Ok((route, token))
+        Ok((route, shown))
     }
+}
+
+/// What the other side is shown.
+enum Shown {
+    Token(Arc<Token>),
+    /// Signing is switched off.
+    Nothing,
+    /// There is no token to be had. Where nothing is enforced, none is needed.
+    NothingAs(TokenError),
 }
 
 /// Which way a request goes.
@@ -215,7 +230,16 @@ impl Way {
 
     /// Whether it is the other sidecar that answers, and that the token is none any more (RFC 6750 §3.1).
     fn refuses_token(&self, response: &Response<Incoming>) -> bool {
-        let expected = format!("{}, error=\"invalid_token\"", challenge(&self.service));
+        self.challenges(response, ", error=\"invalid_token\"")
+    }
+
+    /// Whether it is the other sidecar that answers, and that it wants a token (RFC 6750 §3).
+    fn wants_token(&self, response: &Response<Incoming>) -> bool {
+        self.challenges(response, "")
+    }
+
+    fn challenges(&self, response: &Response<Incoming>, behind: &str) -> bool {
+        let expected = challenge(&self.service) + behind;
         let challenges = response.headers().get_all(http::header::WWW_AUTHENTICATE);
         response.status() == http::StatusCode::UNAUTHORIZED
             && challenges.iter().any(|challenge| challenge.as_bytes().starts_with(expected.as_bytes()))

@@ -18,6 +18,9 @@ use crate::link::Link;
 use crate::tokens::{RETRIES, TokenSource};
 use crate::verify::TOKEN_REFUSED;
 
+/// Why a login is refused where the other side wants a token and none is shown.
+pub(super) const SIGNING_IS_OFF: &str = "sign_off";
+
 /// Dials and authenticates; again, a few times, if the other side takes the token no longer: where tokens are refreshed
 /// it knows so first, and one that was issued in that same second is too old, too.
 pub(super) async fn enter(
@@ -76,7 +79,7 @@ async fn authenticate(server: &mut Link, token: Option<&Secret>, signing: &Signi
             (b'R', Some((backend::auth::SASL_CONTINUE, _)), Some(_)) => frontend::sasl_response(&mut out, b"\x01"),
             (b'R', Some((backend::auth::SASL_FINAL, _)), _) => continue,
             (b'R', Some((backend::auth::CLEARTEXT, _)), Some(token)) => frontend::password(&mut out, token.expose()),
-            (_, _, None) => return Err(refused("sign_off", signing_is_off(signing))),
+            (_, _, None) => return Err(refused(SIGNING_IS_OFF, signing_is_off(signing))),
             _ => return Err(broke_off(signing, &"it asks for a login that a token cannot answer")),
         }
         server.send(&out).await?;

@@ -19,7 +19,7 @@ use wire::{ErrorFields, backend, renewal};
 
 use super::authenticate::{LoginError, refused};
 use super::cancel::{self, Cancels};
-use super::entry::{enter, read_greeting};
+use super::entry::{SIGNING_IS_OFF, enter, read_greeting};
 use super::forward::{Pump, Stop};
 use super::handshake::{self, Opened};
 use super::messages::LinkError;
@@ -77,7 +77,7 @@ struct Session {
 
 /// Serves one connection to its end. Nothing of it outlives the call.
 pub(crate) async fn serve(stream: Stream, signing: Arc<Signing>) {
-    match log_in(stream, &signing).await {
+    match open(stream, &signing).await {
         Ok(Some(session)) => {
             signing.sessions.inc();
             session.run(&signing).await;
@@ -137,7 +137,7 @@ async fn next(renewals: Option<&mut Renewals>) -> Option<Arc<Token>> {
     }
 }
 
-async fn log_in(stream: Stream, signing: &Signing) -> Result<Option<Session>, LinkError> {
+async fn open(stream: Stream, signing: &Signing) -> Result<Option<Session>, LinkError> {
     let opened = tokio::select! {
         opened = tokio::time::timeout(OPENING_TIMEOUT, handshake::open(stream, None)) => opened,
         () = signing.drain.draining_for(OPENING_MOMENT) => return Ok(None),
@@ -266,10 +266,12 @@ async fn persist(
             Err(error) if is_passing(&error) => error,
             done => return done,
         };
+        let lacks_token = matches!(&error, LoginError::Refused(refusal) if refusal.reason == NO_TOKEN_YET);
         *last = Some(error);
         if !retry.again().await {
-            // There is one: it was put there just now.
-            return Err(last.take().unwrap_or_else(|| broke_off(signing, &"no answer")));
+            let without = if lacks_token { log_in_without_token(startup, signing).await.ok() } else { None };
+            // There is an error: it was put there just now.
+            return without.ok_or_else(|| last.take().unwrap_or_else(|| broke_off(signing, &"no answer")));
         }
     }
 }
@@ -287,11 +289,39 @@ fn is_passing(error: &LoginError) -> bool {
 /// Gets a token, dials and logs in.
 async fn try_to_log_in(startup: &Startup, signing: &Signing) -> Result<Established, LoginError> {
     let settings = signing.settings.borrow().clone();
-    let source = signing.signer.source().await.map_err(no_token)?;
-    let token = match settings.sign {
-        true => Some(source.token(settings.tokens_not_before).await.map_err(no_token)?),
-        false => None,
-    };
+    let source = signing.signer.source().await.map_err(|error| no_token(&error))?;
+    if !settings.sign {
+        return log_in(startup, source, None, signing).await;
+    }
+    match source.token(settings.tokens_not_before).await {
+        Ok(token) => log_in(startup, source, Some(token), signing).await,
+        Err(error) if error.is_passing() => Err(no_token(&error)),
+        // Where nothing is enforced, nothing needs to be granted; elsewhere the other side is told who was refused.
+        Err(error) => log_in(startup, source, None, signing).await.map_err(|refused| explained(refused, &error)),
+    }
+}
+
+/// The last try where there is no token to be had: where nothing is enforced, none is needed.
+async fn log_in_without_token(startup: &Startup, signing: &Signing) -> Result<Established, LoginError> {
+    let source = signing.signer.source().await.map_err(|error| no_token(&error))?;
+    log_in(startup, source, None, signing).await
+}
+
+/// To a side that wants a token there is the reason to be told why there is none.
+fn explained(refused: LoginError, why: &TokenError) -> LoginError {
+    match &refused {
+        LoginError::Upstream(body) if field_of(body, b'C') == Some(b"28000") => no_token(why),
+        LoginError::Refused(refusal) if refusal.reason == SIGNING_IS_OFF => no_token(why),
+        _ => refused,
+    }
+}
+
+async fn log_in(
+    startup: &Startup,
+    source: Arc<TokenSource>,
+    token: Option<Arc<Token>>,
+    signing: &Signing,
+) -> Result<Established, LoginError> {
     let (mut server, token) = enter(startup, &source, token, signing).await?;
     let mut greeting = Vec::new();
     backend::authentication(&mut greeting, backend::auth::OK);
@@ -299,9 +329,9 @@ async fn try_to_log_in(startup: &Startup, signing: &Signing) -> Result<Establish
     Ok(Established { server, greeting, key, shown: token.map(|token| (source, token)) })
 }
 
-fn no_token(error: TokenError) -> LoginError {
+fn no_token(error: &TokenError) -> LoginError {
     let reason = if error.is_passing() { NO_TOKEN_YET } else { "token_refused" };
-    let hint = match &error {
+    let hint = match error {
         TokenError::Refused { .. } => "Ask for an AccessGrant for this service.",
         TokenError::Unavailable { .. } => "The issuer must be within reach of this sidecar.",
     };

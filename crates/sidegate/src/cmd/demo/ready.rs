@@ -28,6 +28,7 @@ pub fn description(parts: &Parts) -> anyhow::Result<Value> {
         "http": object(APPS, http)?,
         "inbound_http": object(world::targets(web), |target| Ok(inbound_http_url(ports, target)?.into()))?,
         "metrics": metrics(parts)?,
+        "decision_logs": object(world::targets(web), |service| Ok(path(&layout.decisions(service))))?,
         "postgres": postgres,
         "settings": object(world::sidecars(web), |service| Ok(path(&layout.settings(service))))?,
         "subject_tokens": object(world::sidecars(web), |name| Ok(path(&layout.subject_token(name))))?,
