@@ -15,7 +15,8 @@ const OUTPUTS: [&str; 3] = [SIDECAR_CONFIG, ISSUER_CA, INJECTED];
 /// What asks for a sidecar, and makes sense only where nobody wrote a configuration of their own.
 const LISTENERS: [&str; 2] = ["inbound", "outbound"];
 /// What is part of a configuration, and so has no place beside a whole one.
-const WIRING: [&str; 6] = ["service", "inbound", "outbound", "postgres-users", "unverified-user", "settings"];
+const WIRING: [&str; 7] =
+    ["service", "inbound", "outbound", "postgres-users", "unverified-user", "settings", "decision-log"];
 const OTHERS: [&str; 10] = [
     "inject",
     "config",
@@ -68,6 +69,16 @@ pub(super) struct Listeners {
     pub(super) users: BTreeMap<String, String>,
     pub(super) unverified_user: Option<String>,
     pub(super) watches_settings: bool,
+    pub(super) decision_log: DecisionLog,
+}
+
+/// What is asked of the decision log, which is the container's standard output.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct DecisionLog {
+    /// Nothing goes on unrecorded.
+    pub(super) blocks: bool,
+    /// Each line seals those before it.
+    pub(super) is_chained: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -206,6 +217,7 @@ impl<'a> Reader<'a> {
         }
         self.check_has_postgres(&inbound);
         let watches_settings = self.one_of("settings", &["mounted", "watched"]) == Some("watched");
+        let decision_log = self.decision_log();
         Some(Wiring::Listeners(Listeners {
             service: service?,
             inbound,
@@ -213,6 +225,7 @@ impl<'a> Reader<'a> {
             users,
             unverified_user,
             watches_settings,
+            decision_log,
         }))
     }
 
@@ -280,6 +293,18 @@ impl<'a> Reader<'a> {
             }
         }
         users
+    }
+
+    fn decision_log(&mut self) -> DecisionLog {
+        let mut wanted = DecisionLog::default();
+        for word in self.text("decision-log").into_iter().flat_map(|text| text.split(',')).map(str::trim) {
+            match word {
+                "block" => wanted.blocks = true,
+                "chain" => wanted.is_chained = true,
+                _ => self.fail("decision-log", &format!("{word:?} is none of block, chain")),
+            }
+        }
+        wanted
     }
 
     fn quantity(&mut self, name: &str) -> Option<String> {

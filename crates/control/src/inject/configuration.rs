@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::annotations::{Listeners, Wiring, Wish};
+use super::annotations::{DecisionLog, Listeners, Wiring, Wish};
 use super::container::{CA_FILE, SETTINGS_DIRECTORY, TOKEN_FILE};
 use super::listeners::{Inbound, InboundKind, Outbound};
 use super::postgres::SOCKET;
@@ -20,6 +20,8 @@ struct Configuration<'a> {
     certificates: Certificates<'a>,
     settings: Settings,
     admin: Admin,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decision_log: Option<DecisionLogFields>,
     drain: Drain,
     #[serde(skip_serializing_if = "Postgres::is_empty")]
     postgres: Postgres<'a>,
@@ -61,6 +63,12 @@ const DRAIN: Drain = Drain { delay: 5, timeout: 20 };
 #[derive(Serialize)]
 struct Admin {
     listen: String,
+}
+
+#[derive(Serialize)]
+struct DecisionLogFields {
+    on_full: &'static str,
+    chain: bool,
 }
 
 #[derive(Serialize)]
@@ -129,11 +137,18 @@ fn configuration<'a>(wish: &'a Listeners, surroundings: &Surroundings<'a>) -> Co
         certificates: Certificates { from: "issuer", trust_domain: &defaults.trust_domain },
         settings: Settings { directory: SETTINGS_DIRECTORY, kubernetes: wish.watches_settings.then_some("auto") },
         admin: Admin { listen: format!("0.0.0.0:{ADMIN_PORT}") },
+        decision_log: decision_log(wish.decision_log),
         drain: DRAIN,
         postgres: Postgres { users: &wish.users, unverified_user: wish.unverified_user.as_deref() },
         inbound: wish.inbound.iter().map(inbound).collect(),
         outbound: wish.outbound.iter().map(outbound).collect(),
     }
+}
+
+/// Left out where nothing was asked for.
+fn decision_log(wanted: DecisionLog) -> Option<DecisionLogFields> {
+    let on_full = if wanted.blocks { "block" } else { "drop" };
+    (wanted != DecisionLog::default()).then_some(DecisionLogFields { on_full, chain: wanted.is_chained })
 }
 
 fn inbound(listener: &Inbound) -> InboundFields<'_> {

@@ -81,6 +81,19 @@ fn undoing_leaves_what_was_there_and_injecting_twice_is_injecting_once() {
 }
 
 #[test]
+fn the_decision_log_is_as_it_is_asked_for() {
+    let config = |template: &Value| {
+        let injected = injected(template).unwrap().template;
+        injected["metadata"]["annotations"][SIDECAR_CONFIG].as_str().unwrap().to_owned()
+    };
+    assert!(!config(&database(json!({}))).contains("decision_log"));
+    let mut asking = database(json!({}));
+    asking["metadata"]["annotations"]["sidegate.dev/decision-log"] = json!("chain, block");
+    let strict = config(&asking);
+    assert!(strict.contains("decision_log:\n  on_full: block\n  chain: true\n"), "{strict}");
+}
+
+#[test]
 fn everything_else_is_untouched() {
     for template in many() {
         let mut after = injected(&template).unwrap().template;
@@ -206,6 +219,7 @@ fn what_is_in_the_way_is_said() {
         (database_with("postgres-args", json!("drop")), "none of keep"),
         (database_with("memory-limit", json!("lots")), "no quantity"),
         (database_with("log-level", json!("loud")), "none of error"),
+        (database_with("decision-log", json!("block, none")), "none of block, chain"),
         (database_with("service", json!("A B")), "sidegate.dev/service"),
         (database_with("image", json!(5)), "put the value in quotes"),
         (database_with("config", json!("x")), "no effect beside"),
