@@ -6,7 +6,6 @@ use std::fs;
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -26,9 +25,8 @@ const UNWRITTEN_MAX: usize = 256;
 /// More than a pipe and the queue hold.
 const FLOOD: usize = 40_000;
 
-fn demo() -> &'static Demo {
-    static DEMO: OnceLock<Demo> = OnceLock::new();
-    DEMO.get_or_init(|| Demo::start_without_prometheus(env!("CARGO_BIN_EXE_sidegate")))
+fn demo() -> Demo {
+    Demo::start_without_prometheus(env!("CARGO_BIN_EXE_sidegate"))
 }
 
 fn free_port() -> u16 {
@@ -36,21 +34,22 @@ fn free_port() -> u16 {
 }
 
 /// A sidecar of our own before the demo's `postgres-b`, which takes tokens as passwords.
-struct Sidecar {
+struct Sidecar<'a> {
+    demo: &'a Demo,
     process: Child,
     port: u16,
     admin: u16,
     _dir: tempfile::TempDir,
 }
 
-impl Sidecar {
-    fn start(decision_log: &str) -> Sidecar {
+impl<'a> Sidecar<'a> {
+    fn start(demo: &'a Demo, decision_log: &str) -> Sidecar<'a> {
         let dir = tempfile::tempdir().unwrap();
-        let written = fs::read_to_string(demo().dir().join("config/postgres-b.yaml")).unwrap();
+        let written = fs::read_to_string(demo.dir().join("config/postgres-b.yaml")).unwrap();
         let head = written.lines().take_while(|line| !line.starts_with("inbound"));
         let head: String = head.filter(|line| !line.starts_with("admin")).map(|line| format!("{line}\n")).collect();
         let (port, admin) = (free_port(), free_port());
-        let server = &demo().ready()["postgres"]["postgres-b"];
+        let server = &demo.ready()["postgres"]["postgres-b"];
         let socket = format!("{}/.s.PGSQL.{}", server["socket_dir"].as_str().unwrap(), server["port"]);
         let file = dir.path().join("sidecar.yaml");
         let config = format!(
@@ -61,7 +60,7 @@ impl Sidecar {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sidegate"));
         command.args(["sidecar", "--config"]).arg(&file).stdin(Stdio::null()).stdout(Stdio::piped());
         let process = command.stderr(Stdio::null()).spawn().unwrap();
-        let sidecar = Sidecar { process, port, admin, _dir: dir };
+        let sidecar = Sidecar { demo, process, port, admin, _dir: dir };
         let up = testkit::within(PATIENCE, || (sidecar.get("/readyz").0 == 200).then_some(()));
         up.expect("it becomes ready");
         sidecar
@@ -69,14 +68,27 @@ impl Sidecar {
 
     fn log_in(&self) -> Raw {
         let mut raw = Raw::tcp(&format!("127.0.0.1:{}", self.port));
-        let token = demo().access_token("service-a", "postgres-b");
+        let token = self.demo.access_token("service-a", "postgres-b");
         let seen = raw.log_in("reader", "shop", Some(&token));
         assert_eq!(seen.last().map(Message::outline).as_deref(), Some("ZI"), "{seen:?}");
         raw
     }
 
     fn get(&self, path: &str) -> (u16, String) {
-        get_as(self.admin, path, &[])
+        self.get_as(path, &[])
+    }
+
+    fn get_as(&self, path: &str, headers: &[(&str, &str)]) -> (u16, String) {
+        if TcpStream::connect(("127.0.0.1", self.admin)).is_err() {
+            return (0, String::new());
+        }
+        let mut http = Http::connect(&format!("http://127.0.0.1:{}", self.admin), self.demo.ca_file());
+        let named = headers.iter().find(|(name, _)| *name == "Host").map_or("127.0.0.1", |(_, host)| host);
+        let others: Vec<_> = headers.iter().filter(|(name, _)| *name != "Host").copied().collect();
+        let head = String::from_utf8(request("GET", path, &others, b"")).unwrap();
+        http.send(head.replace("Host: 127.0.0.1", &format!("Host: {named}")).as_bytes());
+        let answer = http.answer().unwrap();
+        (answer.status, answer.text())
     }
 
     /// Ends it as Kubernetes does; what is recorded is written.
@@ -94,24 +106,11 @@ impl Sidecar {
     }
 }
 
-impl Drop for Sidecar {
+impl Drop for Sidecar<'_> {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
-}
-
-fn get_as(port: u16, path: &str, headers: &[(&str, &str)]) -> (u16, String) {
-    if TcpStream::connect(("127.0.0.1", port)).is_err() {
-        return (0, String::new());
-    }
-    let mut http = Http::connect(&format!("http://127.0.0.1:{port}"), demo().ca_file());
-    let named = headers.iter().find(|(name, _)| *name == "Host").map_or("127.0.0.1", |(_, host)| host);
-    let others: Vec<_> = headers.iter().filter(|(name, _)| *name != "Host").copied().collect();
-    let head = String::from_utf8(request("GET", path, &others, b"")).unwrap();
-    http.send(head.replace("Host: 127.0.0.1", &format!("Host: {named}")).as_bytes());
-    let answer = http.answer().unwrap();
-    (answer.status, answer.text())
 }
 
 /// Runs statements one behind the other on a thread of their own, and gives the session back.
@@ -141,7 +140,8 @@ fn lines(mut from: impl Read + Send + 'static) -> JoinHandle<Vec<Value>> {
 
 #[test]
 fn a_reader_that_does_not_read_costs_records_and_no_statement() {
-    let mut sidecar = Sidecar::start("{on_full: drop}");
+    let demo = demo();
+    let mut sidecar = Sidecar::start(&demo, "{on_full: drop}");
     let session = run(sidecar.log_in(), FLOOD).join().unwrap();
     let lost = sidecar.metric("sidegate_decision_log_lost_total");
     assert!(lost > 0, "the pipe and the queue hold less than {FLOOD} records");
@@ -164,7 +164,8 @@ fn a_reader_that_does_not_read_costs_records_and_no_statement() {
 
 #[test]
 fn a_log_that_may_lose_nothing_holds_statements_until_it_is_read() {
-    let mut sidecar = Sidecar::start("{on_full: block}");
+    let demo = demo();
+    let mut sidecar = Sidecar::start(&demo, "{on_full: block}");
     let running = run(sidecar.log_in(), FLOOD);
     std::thread::sleep(A_WHILE * 2);
     assert!(!running.is_finished(), "nothing goes on unrecorded");
@@ -180,7 +181,8 @@ fn a_log_that_may_lose_nothing_holds_statements_until_it_is_read() {
 
 #[test]
 fn a_full_disk_stops_statements_only_where_so_configured() {
-    let sidecar = Sidecar::start("{file: /dev/full, on_full: drop}");
+    let demo = demo();
+    let sidecar = Sidecar::start(&demo, "{file: /dev/full, on_full: drop}");
     run(sidecar.log_in(), 1000).join().unwrap();
     let lost = testkit::within(PATIENCE, || {
         Some(sidecar.metric("sidegate_decision_log_lost_total")).filter(|lost| *lost >= 1000)
@@ -188,7 +190,7 @@ fn a_full_disk_stops_statements_only_where_so_configured() {
     assert!(lost.is_some(), "what cannot be written is counted");
     drop(sidecar);
 
-    let mut sidecar = Sidecar::start("{file: /dev/full, on_full: block}");
+    let mut sidecar = Sidecar::start(&demo, "{file: /dev/full, on_full: block}");
     // Its first line, that it has started, could not be written.
     std::thread::sleep(A_WHILE);
     let mut raw = Raw::tcp(&format!("127.0.0.1:{}", sidecar.port));
@@ -205,7 +207,8 @@ fn a_full_disk_stops_statements_only_where_so_configured() {
 
 #[test]
 fn a_reader_that_is_gone_is_survived() {
-    let mut sidecar = Sidecar::start("{}");
+    let demo = demo();
+    let mut sidecar = Sidecar::start(&demo, "{}");
     drop(sidecar.process.stdout.take());
     run(sidecar.log_in(), 2000).join().unwrap();
     let lost = testkit::within(PATIENCE, || {
@@ -216,7 +219,8 @@ fn a_reader_that_is_gone_is_survived() {
 
 #[test]
 fn the_last_decisions_are_shown_to_this_machine_only() {
-    let sidecar = Sidecar::start("{to: nowhere, recent: 5}");
+    let demo = demo();
+    let sidecar = Sidecar::start(&demo, "{to: nowhere, recent: 5}");
     let mut raw = sidecar.log_in();
     let denied = raw.query("delete from public.orders");
     let detail = denied.iter().find(|message| message.tag == b'E').unwrap().field(b'D');
@@ -243,13 +247,13 @@ fn the_last_decisions_are_shown_to_this_machine_only() {
     assert_eq!(sidecar.get("/decisions?decision=none").0, 404);
     assert_eq!(sidecar.get("/decisions?what=this").0, 400);
     let host = ("Host", "rebound.example");
-    assert_eq!(get_as(sidecar.admin, "/decisions", &[host]).0, 403, "a page whose name leads here");
-    assert_eq!(get_as(sidecar.admin, "/decisions", &[("Origin", "http://localhost")]).0, 403);
+    assert_eq!(sidecar.get_as("/decisions", &[host]).0, 403, "a page whose name leads here");
+    assert_eq!(sidecar.get_as("/decisions", &[("Origin", "http://localhost")]).0, 403);
 }
 
 /// Asks `postgres-a` as `service-b`, which has no grant for it: what it is told, and whether it gets in.
-fn ask_ungranted(statement: &str) -> (bool, String) {
-    let mut raw = Raw::tcp(demo().outbound("service-b", "postgres-a"));
+fn ask_ungranted(demo: &Demo, statement: &str) -> (bool, String) {
+    let mut raw = Raw::tcp(demo.outbound("service-b", "postgres-a"));
     let seen = raw.log_in("whoever", "shop", None);
     let last = seen.last().unwrap();
     if last.tag == b'E' {
@@ -260,13 +264,14 @@ fn ask_ungranted(statement: &str) -> (bool, String) {
 
 #[test]
 fn whoever_was_granted_nothing_gets_in_while_it_is_observed_and_is_known() {
-    let (entered, said) = ask_ungranted("select 1");
+    let demo = demo();
+    let (entered, said) = ask_ungranted(&demo, "select 1");
     assert!(!entered && said.contains("invalid_target"), "{said}");
-    demo().set("postgres-a", "VERIFY_AUTH_ENABLED", "observe");
+    demo.set("postgres-a", "VERIFY_AUTH_ENABLED", "observe");
     let statement = "select * from public.orders where id = 4711";
-    let entered = testkit::within(PATIENCE, || ask_ungranted(statement).0.then_some(()));
+    let entered = testkit::within(PATIENCE, || ask_ungranted(&demo, statement).0.then_some(()));
     assert!(entered.is_some(), "nobody fails who would have got in without Sidegate");
-    let log = demo().ready()["decision_logs"]["postgres-a"].as_str().unwrap().to_owned();
+    let log = demo.ready()["decision_logs"]["postgres-a"].as_str().unwrap().to_owned();
     let recorded = testkit::within(PATIENCE, || {
         let text = fs::read_to_string(&log).unwrap();
         let records: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -278,7 +283,7 @@ fn whoever_was_granted_nothing_gets_in_while_it_is_observed_and_is_known() {
     assert_eq!((&record["role"], &record["mode"]), (&Value::Null, &"observe".into()));
     assert_eq!(record["objects"][0]["name"], "orders", "{record}");
     assert!(!record.to_string().contains("4711"), "no values: {record}");
-    demo().set("postgres-a", "VERIFY_AUTH_ENABLED", "true");
-    let refused = testkit::within(PATIENCE, || Some(ask_ungranted("select 1")).filter(|(entered, _)| !entered));
+    demo.set("postgres-a", "VERIFY_AUTH_ENABLED", "true");
+    let refused = testkit::within(PATIENCE, || Some(ask_ungranted(&demo, "select 1")).filter(|(entered, _)| !entered));
     assert!(refused.expect("enforced again").1.contains("no token for this connection"));
 }
