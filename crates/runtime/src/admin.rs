@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use parking_lot::Mutex;
@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use crate::drain::{Drain, DrainWatch};
 use crate::http_server;
 use crate::listen::Listener;
-use crate::metrics::{CONTENT_TYPE, Metrics};
+use crate::metrics::{Format, Metrics};
 
 pub mod decisions;
 
@@ -63,8 +63,10 @@ pub async fn serve(listener: Listener, routes: Router) -> io::Result<()> {
     http_server::serve(listener, None, routes, own).await
 }
 
-async fn show_metrics(State(metrics): State<Metrics>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, CONTENT_TYPE)], metrics.encode())
+async fn show_metrics(State(metrics): State<Metrics>, headers: HeaderMap) -> impl IntoResponse {
+    let accepted: Vec<_> = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+    let format = Format::accepted(&accepted.join(","));
+    ([(header::CONTENT_TYPE, format.content_type()), (header::VARY, "Accept")], metrics.encode(format))
 }
 
 async fn ready(State((readiness, drain)): State<(Readiness, DrainWatch)>) -> Response {
@@ -102,7 +104,7 @@ mod tests {
         let address = listener.local_address().clone();
         let server = tokio::spawn(serve(listener, router(Metrics::new(), readiness.clone(), watch)));
         assert!(ask(&address, "/healthz").await.starts_with("HTTP/1.1 200"));
-        assert!(ask(&address, "/metrics").await.contains("openmetrics-text"));
+        assert!(ask(&address, "/metrics").await.contains("\r\ncontent-type: text/plain; version=0.0.4"));
         let not_ready = ask(&address, "/readyz").await;
         assert!(not_ready.starts_with("HTTP/1.1 503") && not_ready.contains("jwks"), "{not_ready}");
         readiness.set("jwks", true);

@@ -1,4 +1,4 @@
-//! The registry of metrics, in OpenMetrics text. Names begin with `sidegate_`, but for those that every process has.
+//! The registry of metrics, and its text. Names begin with `sidegate_`, but for those that every process has.
 //!
 //! Absent on purpose: the metrics themselves. Each crate defines and registers its own. Never use SQL text or
 //! anything else that a user chooses as a label: every new value is a series that lives as long as the process.
@@ -11,10 +11,10 @@ use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry};
 
+mod format;
 mod process;
 
-/// The content type of [`Metrics::encode`].
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub use format::Format;
 
 /// The process's metrics; clones share them.
 #[derive(Debug, Clone)]
@@ -42,9 +42,17 @@ impl Metrics {
         self.0.write().register_collector(Box::new(collector));
     }
 
-    /// All metrics as OpenMetrics text.
+    /// All metrics as text.
     #[must_use]
-    pub fn encode(&self) -> String {
+    pub fn encode(&self, format: Format) -> String {
+        let text = self.open_metrics();
+        match format {
+            Format::OpenMetrics => text,
+            Format::Text => format::to_text(&text),
+        }
+    }
+
+    fn open_metrics(&self) -> String {
         let mut text = String::new();
         let mut of_process = Registry::default();
         of_process.register_collector(Box::new(process::Process));
@@ -76,14 +84,14 @@ mod tests {
         let metrics = Metrics::new();
         let counter: Counter = metrics.register("tokens_signed", "Tokens attached", Counter::default());
         counter.inc();
-        let text = metrics.encode();
+        let text = metrics.encode(Format::OpenMetrics);
         assert!(text.contains("sidegate_tokens_signed_total 1\n"), "{text}");
         assert!(text.ends_with("# EOF\n"));
     }
 
     #[test]
     fn a_process_says_what_it_takes() {
-        let text = Metrics::new().encode();
+        let text = Metrics::new().encode(Format::Text);
         let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
         assert!(value("process_resident_memory_bytes ").is_some_and(|bytes| bytes > 1e6), "{text}");
         assert!(

@@ -56,6 +56,7 @@ pub(crate) struct Metrics {
     renewals: Family<ResultLabel, Counter>,
     exchanges: Family<ResultLabel, Counter>,
     exchange_duration: Histogram,
+    pub(crate) tokens_signed: Counter,
     pub(crate) sessions: Gauge,
     pub(crate) settings_generation: Gauge,
     pub(crate) enforcing: Gauge,
@@ -76,17 +77,22 @@ impl Metrics {
             exchanges: Family::default(),
             // 1 ms to 8 s.
             exchange_duration: Histogram::new(exponential_buckets(1e-3, 2.0, 14)),
+            tokens_signed: Counter::default(),
             sessions: Gauge::default(),
             settings_generation: Gauge::default(),
             enforcing: Gauge::default(),
             jwks_age: Gauge::default(),
-            keys: KeyMetrics::register(registry),
+            keys: KeyMetrics::default(),
         };
-        registry.register("decisions", "Decisions on statements and logins", metrics.decisions.clone());
-        registry.register("authorize_duration_seconds", "Time to decide a statement", metrics.authorize.clone());
+        registry.register("decisions", "Decisions on logins, statements and requests", metrics.decisions.clone());
+        registry.register(
+            "authorize_duration_seconds",
+            "Time to decide on a login, a statement or a request",
+            metrics.authorize.clone(),
+        );
         registry.register(
             "request_duration_seconds",
-            "Time from the head of a request to the head of its answer",
+            "Time from a request to the head of its answer; of a batch of PostgreSQL's protocol, to its end",
             metrics.requests.clone(),
         );
         registry.register("tokens_verified", "Access tokens looked at, by result", metrics.tokens_verified.clone());
@@ -101,15 +107,28 @@ impl Metrics {
             "Time of a token exchange",
             metrics.exchange_duration.clone(),
         );
+        registry.register("tokens_signed", "Tokens attached to logins and requests", metrics.tokens_signed.clone());
         registry.register("sessions", "Sessions open now", metrics.sessions.clone());
         registry.register("settings_generation", "Changes of settings seen", metrics.settings_generation.clone());
-        registry.register("jwks_age_seconds", "Age of the issuer's keys", metrics.jwks_age.clone());
         registry.register("enforcing", "1 while verification enforces", metrics.enforcing.clone());
         metrics
     }
 
+    /// What only a sidecar that verifies shows: elsewhere, zeros would look like an alarm.
+    pub(crate) fn register_verifying(&self, registry: &runtime::metrics::Metrics) {
+        // Unknown until there are keys, which no age would tell.
+        self.jwks_age.set(f64::NAN);
+        registry.register("jwks_age_seconds", "Age of the issuer's keys", self.jwks_age.clone());
+        self.keys.register(registry);
+    }
+
     pub(crate) fn requested(&self, protocol: &'static str, took: Duration) {
         self.requests.get_or_create(&ProtocolLabel { protocol }).observe(took.as_secs_f64());
+    }
+
+    /// The times of one protocol's requests, for whoever has many of them to note.
+    pub(crate) fn durations(&self, protocol: &'static str) -> Histogram {
+        self.requests.get_or_create_owned(&ProtocolLabel { protocol })
     }
 
     pub(crate) fn verified(&self, result: &'static str) {

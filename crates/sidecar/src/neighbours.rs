@@ -178,7 +178,7 @@ mod tests {
         assert!(!foreign_listeners(Path::new("/proc")).unwrap().contains_key(&port));
         let registry = runtime::metrics::Metrics::new();
         registry.register_collector(Neighbours);
-        let text = registry.encode();
+        let text = registry.encode(runtime::metrics::Format::Text);
         assert!(text.contains("\nsidegate_foreign_listener_ports "), "{text}");
     }
 }

@@ -103,6 +103,9 @@ pub async fn serve(config: Config, drain: DrainWatch) -> Result<Decisions, Serve
     let log = start_log(&config)?;
     registry.register("decision_log_lost", "Decisions that the log had no room for", log.lost());
     let audit = Audit { metrics: Metrics::register(&registry), log: log.clone() };
+    if !config.inbound.is_empty() {
+        audit.metrics.register_verifying(&registry);
+    }
     if config.inbound.iter().any(leads_to_a_database) {
         registry.register_collector(Neighbours);
     }
@@ -322,7 +325,7 @@ impl Shared {
                     connect_timeout: outbound.connect_timeout,
                     drain: self.drain.clone(),
                     drain_timeout: self.config.drain.timeout,
-                    sessions: self.audit.metrics.sessions.clone(),
+                    metrics: self.audit.metrics.clone(),
                 });
                 let serve = move |stream| pg::outbound::serve(stream, signing.clone());
                 return Ok(tokio::spawn(accept(listener, drain, serve)));

@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, Uri};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use parking_lot::Mutex;
+use prometheus_client::metrics::counter::Counter;
 use runtime::drain::DrainWatch;
 use runtime::listen::Stream;
 use runtime::settings::Settings;
@@ -125,7 +126,7 @@ impl Signing {
         let response = match token {
             Shown::Token(token) if !wish.is_there() && is_short(&request) => way.send_again(request, token).await?,
             Shown::Token(token) => {
-                let request = with_token(request, &token)?;
+                let request = way.with_token(request, &token)?;
                 way.upstream(wish.is_there()).send(request, way.path.clone(), Duration::MAX).await?
             }
             Shown::Nothing => way.upstream(wish.is_there()).send(request, way.path.clone(), Duration::MAX).await?,
@@ -150,7 +151,8 @@ impl Signing {
         }
         let (target, path) = self.leads.find(request.uri())?;
         let (route, shown) = self.route_and_token(target).await.map_err(|error| no_token(&error))?;
-        Ok((Way { route, path, service: target.service.clone() }, shown))
+        let signed = self.metrics.tokens_signed.clone();
+        Ok((Way { route, path, service: target.service.clone(), signed }, shown))
     }
 
     /// Waits for what the issuer has not given yet, but not for what it refuses.
@@ -195,6 +197,8 @@ struct Way {
     route: Arc<Route>,
     path: PathAndQuery,
     service: String,
+    /// Counts the tokens that are attached.
+    signed: Counter,
 }
 
 impl Way {
@@ -215,7 +219,7 @@ impl Way {
         let mut tries_left = RETRIES;
         loop {
             let request = Request::from_parts(head.clone(), super::full(body.clone()));
-            let request = with_token(request, &token)?;
+            let request = self.with_token(request, &token)?;
             let response = self.upstream(false).send(request, self.path.clone(), Duration::MAX).await?;
             if tries_left == 0 || !self.refuses_token(&response) {
                 return Ok(response);
@@ -226,6 +230,15 @@ impl Way {
             }
             tries_left -= 1;
         }
+    }
+
+    fn with_token<B>(&self, mut request: Request<B>, token: &Token) -> Result<Request<B>, Problem> {
+        let mut value = HeaderValue::try_from(format!("Bearer {}", token.text().expose()))
+            .map_err(|_| Problem::new(Kind::Unavailable, "sidegate: the issuer's token cannot be sent"))?;
+        value.set_sensitive(true);
+        request.headers_mut().insert(http::header::AUTHORIZATION, value);
+        self.signed.inc();
+        Ok(request)
     }
 
     /// Whether it is the other sidecar that answers, and that the token is none any more (RFC 6750 §3.1).
@@ -249,14 +262,6 @@ impl Way {
 /// Whether a request's body is so short that it is kept, to be sent again.
 fn is_short(request: &Request<Incoming>) -> bool {
     request.body().size_hint().exact().is_some_and(|bytes| bytes <= KEPT_BODY)
-}
-
-fn with_token<B>(mut request: Request<B>, token: &Token) -> Result<Request<B>, Problem> {
-    let mut value = HeaderValue::try_from(format!("Bearer {}", token.text().expose()))
-        .map_err(|_| Problem::new(Kind::Unavailable, "sidegate: the issuer's token cannot be sent"))?;
-    value.set_sensitive(true);
-    request.headers_mut().insert(http::header::AUTHORIZATION, value);
-    Ok(request)
 }
 
 fn no_token(error: &TokenError) -> Problem {

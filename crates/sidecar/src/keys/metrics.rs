@@ -18,15 +18,13 @@ pub(crate) struct KeyMetrics {
 }
 
 impl KeyMetrics {
-    pub(crate) fn register(registry: &runtime::metrics::Metrics) -> KeyMetrics {
-        let metrics = KeyMetrics::default();
-        registry.register("jwks_fetch", "Fetches of the issuer's keys, by result", metrics.fetches.clone());
+    pub(crate) fn register(&self, registry: &runtime::metrics::Metrics) {
+        registry.register("jwks_fetch", "Fetches of the issuer's keys, by result", self.fetches.clone());
         registry.register(
             "clock_skew_seconds",
             "This machine's clock less the issuer's, as of the last fetch of its keys",
-            metrics.skew.clone(),
+            self.skew.clone(),
         );
-        metrics
     }
 
     pub(super) fn fetched(&self, result: &'static str) {

@@ -74,11 +74,15 @@ async fn authenticate(server: &mut Link, token: Option<&Secret>, signing: &Signi
             (b'R', Some((backend::auth::SASL, mechanisms)), Some(token)) if offers_oauthbearer(mechanisms) => {
                 let response = sasl::initial_response(token.expose());
                 frontend::sasl_initial_response(&mut out, sasl::MECHANISM, &response);
+                signing.metrics.tokens_signed.inc();
             }
             // The server's reason comes as an error behind this acknowledgement (RFC 7628 §3.2.3).
             (b'R', Some((backend::auth::SASL_CONTINUE, _)), Some(_)) => frontend::sasl_response(&mut out, b"\x01"),
             (b'R', Some((backend::auth::SASL_FINAL, _)), _) => continue,
-            (b'R', Some((backend::auth::CLEARTEXT, _)), Some(token)) => frontend::password(&mut out, token.expose()),
+            (b'R', Some((backend::auth::CLEARTEXT, _)), Some(token)) => {
+                frontend::password(&mut out, token.expose());
+                signing.metrics.tokens_signed.inc();
+            }
             (_, _, None) => return Err(refused(SIGNING_IS_OFF, signing_is_off(signing))),
             _ => return Err(broke_off(signing, &"it asks for a login that a token cannot answer")),
         }

@@ -10,6 +10,7 @@ use wire::session::{ClientMessage, HELD_LIMIT, ServerAction, Session, read_clien
 use wire::{backend, renewal};
 
 use super::authorize::{Gate, Handle, Passage, Ruling};
+use super::batches::Batches;
 use super::forward::{Inspect, Lane, Stop};
 use crate::analysis::TEXT_LIMIT;
 
@@ -20,6 +21,7 @@ const WAITING_LIMIT: usize = 4 * TEXT_LIMIT;
 /// A session's state and its rights.
 pub(super) struct Watched {
     session: Session<Handle>,
+    batches: Batches,
     pub(super) gate: Gate,
     /// The client is another sidecar, which renews the session's token.
     pub(super) renews: bool,
@@ -46,6 +48,7 @@ impl Watched {
     pub(super) fn new(gate: Gate, renews: bool) -> Watched {
         Watched {
             session: Session::default(),
+            batches: Batches::new(gate.audit.metrics.durations("postgres")),
             gate,
             renews,
             waiting: false,
@@ -101,6 +104,7 @@ impl Watched {
     fn forward(&mut self, message: &ClientMessage<'_>, passage: Passage) -> usize {
         // After a goodbye the server closes, and needs no word for it.
         self.told |= matches!(message, ClientMessage::Terminate { .. });
+        self.batches.sent(message);
         self.session.forwarded(message, passage.into_handle());
         message.total()
     }
@@ -129,6 +133,7 @@ impl Inspect for Watched {
                 Ruling::Deny(denied) => {
                     let total = message.total();
                     let mut instead = Vec::new();
+                    self.batches.sent(&message);
                     self.session.denied(&message, denied.denied, &mut instead);
                     lane.replace(total, &instead);
                 }
@@ -164,6 +169,9 @@ impl Inspect for Watched {
                     lane.replace(header.total(), &instead);
                 }
                 ServerAction::UnsafeSetting { name } => return Err(Stop::UnsafeSetting(name)),
+            }
+            if header.tag == b'Z' {
+                self.batches.ready(self.session.is_between_statements());
             }
         }
         if lane.is_at_boundary()

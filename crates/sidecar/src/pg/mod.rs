@@ -4,6 +4,7 @@
 
 pub(crate) mod authenticate;
 pub(crate) mod authorize;
+mod batches;
 pub(crate) mod cancel;
 pub(crate) mod earlier;
 mod entry;

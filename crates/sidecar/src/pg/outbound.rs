@@ -26,6 +26,7 @@ use super::messages::LinkError;
 use super::relay::{Ending, Relay};
 use super::session::{PATIENCE, TRANSACTIONS_PART, shutting_down};
 use super::upstream;
+use crate::audit::Metrics;
 use crate::exchange::{Token, TokenError};
 use crate::link::{Dialer, Link};
 use crate::login::Refusal;
@@ -59,7 +60,7 @@ pub(crate) struct Signing {
     pub(crate) drain: DrainWatch,
     /// How long the drain lets sessions finish.
     pub(crate) drain_timeout: Duration,
-    pub(crate) sessions: prometheus_client::metrics::gauge::Gauge,
+    pub(crate) metrics: Metrics,
 }
 
 /// The sessions of one outbound listener that can be cancelled: whoever holds a key of another's gets nowhere.
@@ -79,9 +80,9 @@ struct Session {
 pub(crate) async fn serve(stream: Stream, signing: Arc<Signing>) {
     match open(stream, &signing).await {
         Ok(Some(session)) => {
-            signing.sessions.inc();
+            signing.metrics.sessions.inc();
             session.run(&signing).await;
-            signing.sessions.dec();
+            signing.metrics.sessions.dec();
         }
         Ok(None) => {}
         Err(error) => tracing::debug!(%error, "a connection ended before its session"),
@@ -108,7 +109,12 @@ impl Session {
                     self.relay.ending = if ending == Ending::Finishing { Ending::Overdue } else { Ending::Cut };
                     timer.as_mut().reset(Instant::now() + PATIENCE);
                 }
-                token = next(self.renewals.as_mut()) => self.relay.show(token.as_deref()),
+                token = next(self.renewals.as_mut()) => {
+                    if token.is_some() {
+                        signing.metrics.tokens_signed.inc();
+                    }
+                    self.relay.show(token.as_deref());
+                }
                 stop = self.pump.run(&mut self.relay) => match stop {
                     Stop::TokenWanted => self.renewals.iter_mut().for_each(Renewals::want),
                     Stop::Ended => return self.pump.finish(Some(&shutting_down())).await,
