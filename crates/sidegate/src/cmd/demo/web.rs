@@ -21,6 +21,9 @@ use super::world::{self, APPS, DATABASES};
 const RETENTION: [&str; 2] = ["--storage.tsdb.retention.time=6h", "--storage.tsdb.retention.size=64MB"];
 const SCRAPE_INTERVAL: &str = "2s";
 
+/// The same as are offered for everywhere else.
+const ALERTS: &str = include_str!("../../../../../deploy/examples/monitoring/alerts.yaml");
+
 /// What stands behind the sidecar.
 pub enum Web {
     /// The program.
@@ -77,7 +80,9 @@ impl Web {
     pub fn prepare(&self, layout: &Layout, ports: &Ports) -> anyhow::Result<()> {
         let Self::Prometheus(_) = self else { return Ok(()) };
         files::directory(&layout.data(self.name()), 0o700)?;
-        let configuration = self.prometheus_configuration(ports)?;
+        let alerts = layout.config(&format!("{}.alerts", self.name()));
+        files::replace(&alerts, ALERTS.as_bytes(), files::PUBLIC)?;
+        let configuration = self.prometheus_configuration(ports, &alerts)?;
         files::replace(&layout.config(&self.process()), configuration.as_bytes(), files::PUBLIC)
     }
 
@@ -123,7 +128,7 @@ impl Web {
     }
 
     /// It watches the demo's own parts, at the addresses where their metrics are.
-    fn prometheus_configuration(&self, ports: &Ports) -> anyhow::Result<String> {
+    fn prometheus_configuration(&self, ports: &Ports, alerts: &Path) -> anyhow::Result<String> {
         let sidecars = DATABASES.into_iter().chain(APPS).chain([self.name()]);
         let sidecars = sidecars.map(|name| Ok((name, ports.get(&world::admin(name))?)));
         let all = sidecars.chain([Ok(("issuer", ports.get(&world::issuer())?))]);
@@ -135,10 +140,13 @@ impl Web {
             })
             .collect();
         Ok(format!(
-            "global: {{scrape_interval: {SCRAPE_INTERVAL}, scrape_timeout: {SCRAPE_INTERVAL}}}\n\
+            "global: {{scrape_interval: {SCRAPE_INTERVAL}, scrape_timeout: {SCRAPE_INTERVAL}, evaluation_interval: {SCRAPE_INTERVAL}}}\n\
+             rule_files: [{}]\n\
              scrape_configs:\n  \
                - job_name: sidegate\n    \
                  static_configs:\n{}",
+            // JSON is YAML, whatever is in the path.
+            serde_json::Value::from(alerts.to_string_lossy()),
             targets?
         ))
     }
