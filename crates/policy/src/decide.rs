@@ -167,7 +167,7 @@ fn rule_for(role: &Role, fact: &Fact) -> Option<String> {
 }
 
 /// A YAML double-quoted string.
-fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
     for c in text.chars() {

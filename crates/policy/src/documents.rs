@@ -14,8 +14,11 @@ mod check;
 mod names;
 mod raw;
 pub mod schema;
+mod write;
 
-pub use names::stored_name;
+pub use check::is_identifier;
+pub use names::{stored_name, written_name};
+pub(crate) use write::{MAX_NAMES, RoleText, RuleText, comment, grant, http_rule, labelled, rule, sql_rule};
 
 /// A text and where it comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,6 +11,10 @@ use crate::role::{Role, RoleError};
 use crate::snapshot::Snapshot;
 use crate::{Verdict, analyze, decide, http};
 
+mod decision;
+
+pub use decision::{DecisionExplanation, Needed, Remedy, explain_decision};
+
 /// What a role may do with a text, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Explanation {

@@ -14,10 +14,13 @@ pub mod documents;
 pub mod explain;
 mod facts;
 pub mod http;
+mod least;
 pub mod record;
+pub mod replay;
 mod role;
 pub mod snapshot;
 pub mod sql;
+pub mod suggest;
 
 pub use decide::{Denial, FUNCTION_CALL, Permit, Verdict, decide, decide_function_call, decide_setting, opened_by};
 pub use facts::{Action, Fact, Facts, Object, Opens};

@@ -11,6 +11,10 @@ use crate::decide::may;
 use crate::facts::{Action, Fact, Object, Opens};
 use crate::role::{Level, Role};
 
+mod line;
+
+pub use line::{Event, Line, LineError, Reason};
+
 /// Version of the schema, every record's first field. It changes when a field changes its meaning or goes; readers must
 /// not mind fields that they do not know.
 pub const SCHEMA: u32 = 1;
@@ -19,7 +23,7 @@ pub const SCHEMA: u32 = 1;
 pub const OBJECTS_LIMIT: usize = 100;
 
 /// Characters of an HTTP method that are kept.
-const METHOD_LIMIT: usize = 32;
+pub(crate) const METHOD_LIMIT: usize = 32;
 
 /// One decision.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -145,6 +149,16 @@ impl Touched {
             opens: None,
             denied,
         }
+    }
+
+    /// The object, for people: a path, a name with its schema if that is known, or words.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        let name = match (&self.schema, &self.name) {
+            (Some(schema), Some(name)) => Some(format!("{schema}.{name}")),
+            (_, name) => name.clone(),
+        };
+        self.path.clone().or(name).or_else(|| self.thing.clone()).unwrap_or_default()
     }
 
     /// The fact again, for deciding; `None` if this is a request, or is not understood.

@@ -225,6 +225,11 @@ fn understand(
     Ok(tables.into_iter().chain(functions).collect())
 }
 
+/// Whether a text is what a rule of a token can name.
+pub(crate) fn is_name(text: &str) -> bool {
+    pattern(text).is_ok()
+}
+
 fn pattern(text: &str) -> Result<Pattern, RoleError> {
     let malformed = || RoleError::Name(text.to_owned());
     let (schema, name) = text.split_once('.').ok_or_else(malformed)?;

@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 
 pub mod chain;
 mod file;
+pub mod verify;
 mod writer;
 
 use file::RotatingFile;

@@ -227,8 +227,7 @@ impl Check<'_> {
     }
 
     fn identifier(&mut self, name: &Text) {
-        let length = name.value.len();
-        if length == 0 || length > MAX_IDENTIFIER || name.value.contains(char::is_control) {
+        if !is_identifier(&name.value) {
             let what = format!("{:?} is no name in PostgreSQL: it has 1 to {MAX_IDENTIFIER} bytes", name.value);
             self.note(name, what);
         }
@@ -273,6 +272,12 @@ impl Check<'_> {
         self.errors.push(DocumentError { place, what });
         None
     }
+}
+
+/// Whether PostgreSQL could have a login or a database of that name.
+#[must_use]
+pub fn is_identifier(name: &str) -> bool {
+    (1..=MAX_IDENTIFIER).contains(&name.len()) && !name.contains(char::is_control)
 }
 
 const ACTIONS: &str = "want select, insert, update, delete, merge or truncate (of tables), or execute (of functions)";

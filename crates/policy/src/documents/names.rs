@@ -29,6 +29,20 @@ pub fn stored_name(text: &str) -> Result<String, String> {
     Ok(format!("{schema}.{name}"))
 }
 
+/// The inverse of [`stored_name`]: how a rule writes a stored name, and nothing but it.
+///
+/// `None` for a name that no rule can write.
+#[must_use]
+pub fn written_name(schema: &str, name: &str) -> Option<String> {
+    // A star would be read as every name of the schema.
+    if name == "*" {
+        return None;
+    }
+    let stored = format!("{schema}.{name}");
+    let says_it = |text: &String| stored_name(text).as_deref() == Ok(&stored) && crate::role::is_name(&stored);
+    [stored.clone(), format!("{schema}.\"{name}\"")].into_iter().find(says_it)
+}
+
 fn unquoted<'a>(text: &str, quoted: &'a str) -> Result<&'a str, String> {
     let name = quoted.strip_suffix('"').ok_or_else(|| format!("`{text}`: the closing quote is missing"))?;
     if name.is_empty() || name.contains('"') {
@@ -64,4 +78,29 @@ fn is_operator(name: &str) -> bool {
 
 fn example(text: &str) -> &str {
     if text.is_empty() || text.contains(['*', '"']) || text.contains(char::is_whitespace) { "orders" } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_means_the_name_it_was_made_of() {
+        for (schema, name, written) in [
+            ("public", "orders", Some("public.orders")),
+            ("public", "na.me", Some("public.\"na.me\"")),
+            ("public", "Order Items", Some("public.Order Items")),
+            ("app", "+", Some("app.+")),
+            ("app", "*", None),
+            ("app", "a*", None),
+            ("app", "a\"b", None),
+            ("a.b", "c", None),
+            ("app", " c", None),
+            ("app", "c\n", None),
+            ("", "c", None),
+            ("app", "", None),
+        ] {
+            assert_eq!(written_name(schema, name).as_deref(), written, "{schema} {name}");
+        }
+    }
 }

@@ -8,6 +8,10 @@ use clap::{Args, Subcommand};
 
 mod documents;
 mod explain;
+mod log;
+mod replay;
+mod suggest;
+mod verify_log;
 
 /// It is denied, or would be.
 const DENIED: u8 = 3;
@@ -24,10 +28,28 @@ pub struct PolicyArgs {
 
 #[derive(Subcommand)]
 enum Question {
-    /// Say what a statement or an HTTP request needs, whether a role may run it, and which rule would allow it.
+    /// Say what a statement or an HTTP request needs, whether a role may run it, and which rule would allow it; or, with
+    /// --decision, why a decision was made and the YAML that would allow exactly this.
     ///
     /// Exit status: 0 allowed, 3 denied, 2 bad input.
     Explain(explain::ExplainArgs),
+    /// Print the least AccessRoles and AccessGrants that cover the traffic which decision logs have seen.
+    ///
+    /// One role for each service and subject, which covers all that the subject did there. Counts are comments; so is
+    /// what cannot be covered. Record with VERIFY_AUTH_ENABLED=observe first: nothing is denied then, and all is seen.
+    Suggest(suggest::SuggestArgs),
+    /// Print what draft documents would have denied, or newly allowed, of what decision logs have recorded.
+    ///
+    /// Exit status: 0 nothing is newly denied, 3 something is, 2 bad input.
+    Replay(replay::ReplayArgs),
+    /// Check that no line of a decision log was changed, removed or inserted (`decision_log: {chain: true}`).
+    ///
+    /// A chain has no key. Whoever may write the files can write a whole new chain, cut off the end of the log, or
+    /// remove its oldest files. To find that, keep the head that this prints elsewhere, and ask with --head whether a later
+    /// log still contains it.
+    ///
+    /// Exit status: 0 intact, 3 broken, 2 unreadable or without a chain.
+    VerifyLog(verify_log::VerifyArgs),
 }
 
 /// Answer a question about policy.
@@ -37,6 +59,9 @@ enum Question {
 pub fn run(args: PolicyArgs) -> anyhow::Result<ExitCode> {
     match args.question {
         Question::Explain(args) => explain::run(args),
+        Question::Suggest(args) => suggest::run(args),
+        Question::Replay(args) => replay::run(args),
+        Question::VerifyLog(args) => verify_log::run(args),
     }
 }
 

@@ -1,4 +1,4 @@
-//! `sidegate policy explain`: what a role may do, asked without a database.
+//! `sidegate policy explain`: what a role may do, asked without a database; and why a decision was made.
 
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
@@ -12,17 +12,19 @@ use serde::{Deserialize, Serialize};
 
 use super::{BAD_INPUT, DENIED, bad_input, documents};
 
+mod decision;
+
 /// Arguments of `sidegate policy explain`.
 #[derive(Args)]
 pub struct ExplainArgs {
     /// The role: reader, writer, owner, admin, or an AccessRole as NAME or NAMESPACE/NAME.
-    #[arg(long, required_unless_present = "stdin")]
+    #[arg(long, required_unless_present_any = ["stdin", "decision"])]
     role: Option<String>,
     /// The directory with the YAML documents of AccessRoles.
     #[arg(long, value_name = "DIR")]
     roles_dir: Option<PathBuf>,
     /// Answer as one JSON object: {"verdict", "facts": [{"action", "object"}], "reason"}; of a request
-    /// {"verdict", "method", "path", "reason"}.
+    /// {"verdict", "method", "path", "reason"}; of a decision its record, with {"enforced", "facts", "remedy"}.
     #[arg(long)]
     json: bool,
     /// Read one JSON object a line, {"role": R, "sql": S} or {"role": R, "http": "METHOD PATH"}, and answer one a line,
@@ -33,8 +35,10 @@ pub struct ExplainArgs {
     #[arg(long, value_name = "METHOD PATH", conflicts_with = "sql")]
     http: Option<String>,
     /// The text to explain, one or more statements.
-    #[arg(required_unless_present_any = ["stdin", "http"])]
+    #[arg(required_unless_present_any = ["stdin", "http", "decision"])]
     sql: Option<String>,
+    #[command(flatten)]
+    decided: decision::DecisionArgs,
 }
 
 /// Answers.
@@ -46,6 +50,10 @@ pub fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
         Ok(snapshot) => snapshot,
         Err(error) => return bad_input(&error),
     };
+    if let Some(id) = &args.decided.decision {
+        let documents = args.roles_dir.is_some().then_some(&snapshot);
+        return decision::run(id, &args.decided, documents, args.json);
+    }
     if args.stdin {
         return answer_lines(&snapshot);
     }
