@@ -3,6 +3,8 @@
 //! Allowing allocates nothing; only a denial writes words. Absent: caches, logs, and modes such as
 //! `observe`, which are the caller's.
 
+use std::borrow::Cow;
+
 use crate::facts::{Action, Fact, Facts, Object, Opens};
 use crate::role::{Level, May, Role, Rule};
 use crate::sql;
@@ -128,16 +130,16 @@ fn opening_rule<'a>(rules: &'a [Rule], fact: &Fact) -> Option<&'a Rule> {
 /// What of a role opens the facts: the built-in role's name, or the AccessRole's with the places of its rules, counted
 /// from 0, as in `orders-writer.rules[0,2]`. `None` where every role may, or this one may not.
 #[must_use]
-pub fn opened_by(role: &Role, facts: &[Fact]) -> Option<String> {
+pub fn opened_by<'a>(role: &'a Role, facts: &[Fact]) -> Option<Cow<'a, str>> {
     if !facts.iter().all(|fact| may(role, fact)) || facts.iter().all(|fact| fact.opens == Opens::Everyone) {
         return None;
     }
-    let May::Rules(rules) = role.may() else { return Some(role.name().to_owned()) };
+    let May::Rules(rules) = role.may() else { return Some(role.name().into()) };
     let mut places: Vec<usize> = facts.iter().filter_map(|fact| opening_rule(rules, fact)).map(Rule::index).collect();
     places.sort_unstable();
     places.dedup();
     let places: Vec<String> = places.iter().map(ToString::to_string).collect();
-    (!places.is_empty()).then(|| format!("{}.rules[{}]", role.name(), places.join(",")))
+    (!places.is_empty()).then(|| format!("{}.rules[{}]", role.name(), places.join(",")).into())
 }
 
 fn denial(role: &Role, fact: &Fact) -> Denial {

@@ -263,7 +263,7 @@ mod tests {
         let role = role(&[(&["select"], &["public.a", "public.b"], &[]), (&["insert", "select"], &["public.c"], &[])]);
         let by = |role: &Role, text: &str| {
             let facts = analyze(text.as_bytes()).unwrap();
-            let named = crate::opened_by(role, facts.needs());
+            let named = crate::opened_by(role, facts.needs()).map(Cow::into_owned);
             assert_eq!(matches!(decide(role, &facts), Verdict::Deny(_)), text.contains("d"), "{text}");
             named
         };

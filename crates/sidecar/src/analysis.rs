@@ -3,11 +3,13 @@
 //! Only the exact text is a key. Anything looser (a fingerprint, a text without its literals) is shared by texts that
 //! need different rights.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use policy::record::Touched;
 use policy::{Facts, NotUnderstood};
 use quick_cache::sync::Cache;
 use quick_cache::{Equivalent, Weighter};
+use serde_json::value::RawValue;
 
 /// Bytes of texts and facts that are remembered.
 const CACHE_BYTES: u64 = 16 << 20;
@@ -28,13 +30,25 @@ pub(crate) struct Analysis {
     pub(crate) facts: Result<Facts, NotUnderstood>,
     /// The first half of the text's SHA-256, hexadecimal: names a text in the decision log without showing it.
     pub(crate) fingerprint: String,
+    /// What it needs in the words of the decision log, once somebody asked.
+    words: OnceLock<Option<Box<RawValue>>>,
 }
 
 impl Analysis {
     pub(crate) fn of(text: &[u8]) -> Analysis {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text);
         let fingerprint = digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-        Analysis { facts: policy::sql::analyze(text), fingerprint }
+        Analysis { facts: policy::sql::analyze(text), fingerprint, words: OnceLock::new() }
+    }
+
+    /// What it needs in the words of the decision log, for whoever may have all of it.
+    pub(crate) fn in_words(&self) -> Option<&RawValue> {
+        let put = || {
+            let needs = self.facts.as_ref().ok()?.needs();
+            let touched: Vec<_> = needs.iter().map(|fact| Touched::of_fact(fact, None)).collect();
+            serde_json::value::to_raw_value(&touched).ok()
+        };
+        self.words.get_or_init(put).as_deref()
     }
 }
 
@@ -62,7 +76,8 @@ struct Weight;
 
 impl Weighter<Key, Arc<Analysis>> for Weight {
     fn weight(&self, key: &Key, analysis: &Arc<Analysis>) -> u64 {
-        let facts = analysis.facts.as_ref().map_or(0, Facts::size_hint);
+        // Twice, for the words that may be made of them.
+        let facts = 2 * analysis.facts.as_ref().map_or(0, Facts::size_hint);
         (key.0.len() + facts + size_of::<Analysis>()) as u64
     }
 }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use identity::Subject;
 use policy::record::RecordedVerdict;
 use policy::{Fact, Role};
 
@@ -149,7 +148,7 @@ impl Metrics {
 /// Who a session belongs to, as every one of its records says.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
-    pub(crate) subject: Option<Subject>,
+    pub(crate) subject: Option<String>,
     pub(crate) act: Option<String>,
     pub(crate) service: Arc<str>,
     pub(crate) role: Option<String>,

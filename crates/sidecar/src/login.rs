@@ -164,9 +164,9 @@ impl Logins {
     /// The caller as records name it.
     pub(crate) fn caller(&self, who: Who<'_>, role: Option<&Role>, user: Option<&str>, database: &str) -> Arc<Caller> {
         let token = who.credential.map(|credential| &credential.token);
-        let by_certificate = || who.peer.and_then(Peer::subject);
+        let by_certificate = || Some(who.peer?.subject()?.to_string());
         Arc::new(Caller {
-            subject: token.map(|token| token.subject().clone()).or_else(by_certificate),
+            subject: token.map(|token| token.subject().to_string()).or_else(by_certificate),
             act: token.and_then(AccessToken::actor).map(ToOwned::to_owned),
             service: self.service.to_string().into(),
             role: role.map(|role| role.name().to_owned()),

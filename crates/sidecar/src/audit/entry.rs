@@ -3,12 +3,14 @@
 //! Deliberately absent: SQL text, parameter values and anything else that a client chose but for the names of objects
 //! and paths, as those are what a decision is about.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use policy::record::{OBJECTS_LIMIT, Record, RecordedVerdict, SCHEMA, Touched};
+use policy::record::{OBJECTS_LIMIT, RecordedVerdict, SCHEMA, Touched};
 use policy::{Fact, Role};
 use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
@@ -80,40 +82,80 @@ impl Serialize for Entry {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let event = |at, event, service, count| Event { schema: SCHEMA, time: timestamp(at), event, service, count };
         match self {
-            Self::Decided(decided) => decided.record().serialize(serializer),
+            Self::Decided(decided) => decided.line().serialize(serializer),
             Self::Started { at, service } => event(*at, "started", Some(service), None).serialize(serializer),
             Self::Lost { at, count } => event(*at, "lost", None, Some(*count)).serialize(serializer),
         }
     }
 }
 
+/// A decision as [`policy::record::Record`] has it, with the same fields in the same order, borrowed from where they are:
+/// there may be many thousand of them a second.
+#[derive(Serialize)]
+struct Line<'a> {
+    schema: u32,
+    time: String,
+    decision: &'a str,
+    subject: Option<&'a str>,
+    act: Option<&'a str>,
+    service: &'a str,
+    role: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    database: Option<&'a str>,
+    action: &'a str,
+    objects: Option<Objects<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    objects_omitted: Option<usize>,
+    verdict: RecordedVerdict,
+    rule: Option<Cow<'a, str>>,
+    reason: &'a str,
+    mode: &'a str,
+    duration_us: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fingerprint: Option<&'a str>,
+}
+
+/// What was needed: of a text that is repeated and allowed, the words are made once.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Objects<'a> {
+    Known(&'a RawValue),
+    Listed(Vec<Touched>),
+}
+
 impl Decided {
-    fn record(&self) -> Record {
-        let (objects, objects_omitted) = self.objects();
+    fn line(&self) -> Line<'_> {
+        let (objects, omitted) = self.objects();
         let caller = &*self.caller;
-        Record {
+        Line {
             schema: SCHEMA,
             time: timestamp(self.at),
-            decision: self.id.clone(),
-            subject: caller.subject.as_ref().map(ToString::to_string),
-            act: caller.act.clone(),
-            service: caller.service.to_string(),
-            role: caller.role.clone(),
-            user: caller.user.clone(),
-            database: caller.database.clone(),
-            action: self.action.into(),
+            decision: &self.id,
+            subject: caller.subject.as_deref(),
+            act: caller.act.as_deref(),
+            service: &caller.service,
+            role: caller.role.as_deref(),
+            user: caller.user.as_deref(),
+            database: caller.database.as_deref(),
+            action: self.action,
             objects,
-            objects_omitted,
+            objects_omitted: (omitted > 0).then_some(omitted),
             verdict: self.verdict,
-            rule: self.rule.clone().or_else(|| self.opened_by()),
-            reason: self.reason.into(),
-            mode: self.mode.into(),
+            rule: self.rule.as_deref().map(Cow::Borrowed).or_else(|| self.opened_by()),
+            reason: self.reason,
+            mode: self.mode,
             duration_us: self.took.as_nanos() as f64 / 1e3,
             fingerprint: match &self.needs {
-                Needs::Text(analysis) => Some(analysis.fingerprint.clone()),
+                Needs::Text(analysis) => Some(&analysis.fingerprint),
                 _ => None,
             },
         }
+    }
+
+    fn is_allowed(&self) -> bool {
+        self.verdict == RecordedVerdict::Allow
     }
 
     fn facts(&self) -> Option<&[Fact]> {
@@ -126,31 +168,110 @@ impl Decided {
     }
 
     /// What is shown of what was needed, and how much is left out.
-    fn objects(&self) -> (Option<Vec<Touched>>, usize) {
+    fn objects(&self) -> (Option<Objects<'_>>, usize) {
         if let Needs::Request { method, path } = &self.needs {
-            let denied = self.verdict == RecordedVerdict::Deny;
-            return (path.as_ref().map(|path| vec![Touched::of_request(method, path, denied)]), 0);
+            let touched = |path| vec![Touched::of_request(method, path, !self.is_allowed())];
+            return (path.as_deref().map(touched).map(Objects::Listed), 0);
         }
         let Some(facts) = self.facts() else { return (None, 0) };
-        let role = self.role.as_deref();
-        let touched = |fact| Touched::of_fact(fact, role);
+        let omitted = facts.len().saturating_sub(OBJECTS_LIMIT);
+        if let Needs::Text(analysis) = &self.needs
+            && let Some(known) = analysis.in_words().filter(|_| omitted == 0 && self.is_allowed())
+        {
+            return (Some(Objects::Known(known)), 0);
+        }
+        let mut shown: Vec<Touched> = facts.iter().map(|fact| Touched::of_fact(fact, self.role.as_deref())).collect();
         // What was denied comes first where not all of it is shown.
-        let mut shown: Vec<Touched> = facts.iter().map(touched).collect();
-        let omitted = shown.len().saturating_sub(OBJECTS_LIMIT);
         if omitted > 0 {
             shown.sort_by_key(|touched| !touched.denied);
             shown.truncate(OBJECTS_LIMIT);
         }
-        (Some(shown), omitted)
+        (Some(Objects::Listed(shown)), omitted)
     }
 
-    fn opened_by(&self) -> Option<String> {
-        let allowed = self.verdict == RecordedVerdict::Allow;
-        let role = self.role.as_deref().filter(|_| allowed)?;
+    fn opened_by(&self) -> Option<Cow<'_, str>> {
+        let role = self.role.as_deref().filter(|_| self.is_allowed())?;
         policy::opened_by(role, self.facts()?)
     }
 }
 
 fn timestamp(at: SystemTime) -> String {
     OffsetDateTime::from(at).format(TIME).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use policy::record::Record;
+
+    use super::*;
+    use crate::analysis::Analysis;
+
+    fn decided(needs: Needs, role: &str, verdict: RecordedVerdict) -> Decided {
+        let role = Arc::new(Role::built_in(role).unwrap());
+        let caller = Caller {
+            subject: Some("system:serviceaccount:a:a".to_owned()),
+            act: None,
+            service: "b/b".into(),
+            role: Some(role.name().to_owned()),
+            user: Some("app_reader".to_owned()),
+            database: Some("shop".to_owned()),
+        };
+        let denied = verdict == RecordedVerdict::Deny;
+        Decided {
+            at: SystemTime::UNIX_EPOCH + Duration::from_micros(1_500_000),
+            id: "d".to_owned(),
+            caller: Arc::new(caller),
+            role: Some(role),
+            action: "select",
+            needs,
+            verdict,
+            rule: None,
+            reason: if denied { "role" } else { "allowed" },
+            mode: "enforce",
+            took: Duration::from_nanos(1500),
+        }
+    }
+
+    fn text(sql: &str) -> Needs {
+        Needs::Text(Arc::new(Analysis::of(sql.as_bytes())))
+    }
+
+    #[test]
+    fn a_line_is_a_record_field_by_field() {
+        let wide: String = (0..150).map(|n| format!("table t{n};")).collect::<String>() + "drop table last";
+        for (needs, verdict) in [
+            (text("select * from public.orders"), RecordedVerdict::Allow),
+            (text("delete from orders"), RecordedVerdict::Deny),
+            (text("not sql"), RecordedVerdict::Deny),
+            (text(&wide), RecordedVerdict::Deny),
+            (Needs::Login, RecordedVerdict::Allow),
+            (Needs::Unknown, RecordedVerdict::Deny),
+            (Needs::Fact(&policy::FUNCTION_CALL), RecordedVerdict::Deny),
+            (Needs::Request { method: "GET".to_owned(), path: Some("/x".to_owned()) }, RecordedVerdict::Deny),
+            (Needs::Request { method: "GET".to_owned(), path: None }, RecordedVerdict::Deny),
+        ] {
+            let line = serde_json::to_string(&Entry::decided(decided(needs, "reader", verdict))).unwrap();
+            let record: Record = serde_json::from_str(&line).unwrap();
+            assert_eq!(serde_json::to_string(&record).unwrap(), line);
+        }
+    }
+
+    #[test]
+    fn what_was_denied_is_shown_where_not_all_is() {
+        let wide: String = (0..150).map(|n| format!("table t{n};")).collect::<String>() + "drop table last";
+        let decided = decided(text(&wide), "reader", RecordedVerdict::Deny);
+        let line = serde_json::to_value(Entry::decided(decided)).unwrap();
+        assert_eq!(line["objects"].as_array().unwrap().len(), OBJECTS_LIMIT);
+        assert_eq!(line["objects"][0]["denied"], true);
+        assert_eq!(line["objects_omitted"], 51);
+        assert_eq!(line["time"], "1970-01-01T00:00:01.500000Z");
+    }
+
+    #[test]
+    fn an_allowed_text_names_what_allowed_it() {
+        let decided = decided(text("select 1 from orders"), "writer", RecordedVerdict::Allow);
+        let line = serde_json::to_value(Entry::decided(decided)).unwrap();
+        assert_eq!((&line["rule"], &line["duration_us"]), (&"writer".into(), &1.5.into()));
+        assert!(line["objects"][0].get("denied").is_none());
+    }
 }

@@ -150,9 +150,9 @@ impl Guarding {
 
     /// Without a token that is believed, the caller's certificate tells who it is.
     fn caller(&self, token: Option<&AccessToken>, peer: Option<&link::Peer>, role: Option<&str>) -> Arc<Caller> {
-        let by_certificate = || peer.and_then(link::Peer::subject);
+        let by_certificate = || Some(peer?.subject()?.to_string());
         Arc::new(Caller {
-            subject: token.map(|token| token.subject().clone()).or_else(by_certificate),
+            subject: token.map(|token| token.subject().to_string()).or_else(by_certificate),
             act: token.and_then(AccessToken::actor).map(ToOwned::to_owned),
             service: self.service.clone(),
             role: role.map(ToOwned::to_owned),
