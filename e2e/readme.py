@@ -20,6 +20,8 @@ HERE = {
     "PROOF": READY["subject_tokens"]["service-a"],
     "NATIVE": READY["inbound"]["postgres-b"],
     "SIDEGATE": os.environ["SIDEGATE"],
+    "LOG": READY["decision_logs"]["postgres-b"],
+    "DOCUMENTS": os.path.join(READY["dir"], "documents"),
 }
 END = "-- end of the command --"
 
@@ -47,8 +49,8 @@ def here(command):
 
 
 def shown(commands):
-    """What each of them shows, all in one shell."""
-    script = "\n".join(f"{here(command)}\nprintf '\\n{END}\\n'" for command in commands)
+    """What each of them shows, all in one shell. Nobody types faster than a decision comes into the log."""
+    script = "\n".join(f"{here(command)}\nprintf '\\n{END}\\n'\nsleep 0.1" for command in commands)
     run = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=120)
     return (run.stdout + run.stderr).replace("\r", "").split(f"\n{END}\n")
 

@@ -116,7 +116,8 @@ impl Case<'_> {
 
     fn not_recorded(&self) -> &'static str {
         match &*self.record.reason {
-            "syntax" => "Nothing: the text is no SQL that PostgreSQL's own grammar knows.",
+            "syntax" | "nul" | "encoding" => "Nothing: the text is no SQL that PostgreSQL's own grammar knows.",
+            "too_deep" => "Nothing: the text is nested deeper than what is read.",
             "too_long" => "Nothing: the text is longer than what is read. Send bulk data by COPY, or as parameters.",
             "unknown_statement" => {
                 "Reconnect: what the statement does was never decided, as it is from when other rights held."
@@ -267,14 +268,12 @@ impl Case<'_> {
     fn new_sql_role(&self, subject: &Subject, service: &ServiceName) -> RoleText {
         let role = self.new_role(subject, service);
         let seen = self.record.user.clone().filter(|user| is_identifier(user));
-        let user = seen.map(|user| (user, Vec::new())).unwrap_or_else(|| {
-            (
-                role.name.clone(),
-                vec!["No login was recorded: make this one in PostgreSQL, or write another.".to_owned()],
-            )
-        });
+        let (user, what) = match seen {
+            Some(user) => (user, "It needs PostgreSQL's own right to do this: see `sidegate policy grants`."),
+            None => (role.name.clone(), "No login was recorded: make this one in PostgreSQL, or write another."),
+        };
         let databases = self.record.database.iter().filter(|name| is_identifier(name)).cloned().collect();
-        RoleText { user: Some(user), databases, ..role }
+        RoleText { user: Some((user, vec![what.to_owned()])), databases, ..role }
     }
 }
 

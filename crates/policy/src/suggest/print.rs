@@ -177,7 +177,11 @@ impl Documents<'_> {
                 let what = "No login was seen: make this one in PostgreSQL, or name another by --user.";
                 (self.name.clone(), vec![what.to_owned()])
             }
-            [(only, _)] => ((*only).clone(), Vec::new()),
+            [(only, _)] => {
+                let what = "It needs PostgreSQL's own rights for all of this: see `sidegate policy grants`.";
+                let is_new = self.pair.seen.denied > 0;
+                ((*only).clone(), is_new.then(|| what.to_owned()).into_iter().collect())
+            }
             [(most, _), others @ ..] => {
                 let others: Vec<_> = others.iter().map(|(name, _)| name.as_str()).collect();
                 let what = format!(
