@@ -69,7 +69,7 @@ def the_documentation_names_every_metric():
     for kind, names in shown.items():
         assert names <= documented.keys(), (kind, names - documented.keys())
         said = {name for name, where in documented.items() if where & {kind, "all"}}
-        # Those of what did not happen here, or happens in a cluster only, are not shown.
+        # Nobody's session is renewed here.
         rare = {"sidegate_session_renewals_total"}
         assert names - said == set() and said - names <= rare, (kind, names - said, said - names)
 

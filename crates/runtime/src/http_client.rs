@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::header::{ACCEPT, AGE, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, DATE, HOST, HeaderValue};
+use hyper::header::{ACCEPT, AGE, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, DATE, HOST, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method, Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
@@ -143,6 +143,17 @@ pub struct Post {
     pub body: Bytes,
 }
 
+/// What [`HttpClient::upload`] sends.
+#[derive(Debug)]
+pub struct Upload {
+    /// What the body is.
+    pub content_type: &'static str,
+    /// Header fields beside.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The body.
+    pub body: Bytes,
+}
+
 /// A client that trusts one set of authorities.
 #[derive(Clone)]
 pub struct HttpClient {
@@ -190,6 +201,7 @@ impl HttpClient {
             accept: "application/json",
             content_type: Some("application/x-www-form-urlencoded"),
             bearer: None,
+            headers: Vec::new(),
             body: Bytes::from(form),
         };
         self.send(url, sent).await.map(Answer::from)
@@ -202,7 +214,17 @@ impl HttpClient {
     pub async fn post(&self, url: &str, post: Post) -> Result<Answer, HttpError> {
         let Post { content_type, accept, bearer, body } = post;
         let (content_type, bearer) = (Some(content_type), Some(bearer));
-        let sent = Sent { method: Method::POST, accept, content_type, bearer, body };
+        let sent = Sent { method: Method::POST, accept, content_type, bearer, headers: Vec::new(), body };
+        self.send(url, sent).await.map(Answer::from)
+    }
+
+    /// `POST url` with header fields of the caller's choice. Dropping it may leave it sent or not.
+    ///
+    /// # Errors
+    /// When there is no whole answer in time.
+    pub async fn upload(&self, url: &str, upload: Upload) -> Result<Answer, HttpError> {
+        let Upload { content_type, headers, body } = upload;
+        let sent = Sent { method: Method::POST, content_type: Some(content_type), headers, body, ..Sent::get() };
         self.send(url, sent).await.map(Answer::from)
     }
 
@@ -257,12 +279,20 @@ struct Sent {
     accept: &'static str,
     content_type: Option<&'static str>,
     bearer: Option<Secret>,
+    headers: Vec<(HeaderName, HeaderValue)>,
     body: Bytes,
 }
 
 impl Sent {
     fn get() -> Self {
-        Self { method: Method::GET, accept: "application/json", content_type: None, bearer: None, body: Bytes::new() }
+        Self {
+            method: Method::GET,
+            accept: "application/json",
+            content_type: None,
+            bearer: None,
+            headers: Vec::new(),
+            body: Bytes::new(),
+        }
     }
 }
 
@@ -277,6 +307,9 @@ fn request(uri: &Uri, sent: Sent) -> Result<Request<Full<Bytes>>, hyper::http::E
         let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose()))?;
         value.set_sensitive(true);
         request = request.header(AUTHORIZATION, value);
+    }
+    for (name, value) in sent.headers {
+        request = request.header(name, value);
     }
     request.body(Full::new(sent.body))
 }

@@ -20,3 +20,4 @@ pub mod metrics;
 pub mod secret;
 pub mod settings;
 pub mod tls;
+pub mod traces;

@@ -17,6 +17,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use runtime::decision_log::DecisionLog;
 use runtime::settings::Verify;
+use runtime::traces::Tracer;
 
 use crate::analysis::Analysis;
 use crate::keys::KeyMetrics;
@@ -195,6 +196,8 @@ pub(crate) enum Needs {
 pub(crate) struct Audit {
     pub(crate) metrics: Metrics,
     pub(crate) log: DecisionLog<Entry>,
+    /// Where traces are wanted.
+    pub(crate) tracer: Option<Tracer>,
 }
 
 impl Audit {

@@ -30,6 +30,8 @@ pub struct Config {
     pub admin: Option<Address>,
     /// Where decisions are recorded.
     pub decision_log: DecisionLog,
+    /// Where traces go, if anywhere.
+    pub traces: Option<runtime::traces::Options>,
     /// How it ends.
     pub drain: Drain,
     /// Database logins.

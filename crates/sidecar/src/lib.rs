@@ -30,6 +30,7 @@ mod standing;
 #[cfg(test)]
 mod testing;
 mod tokens;
+mod traces;
 mod verify;
 
 pub use config::Config;

@@ -7,8 +7,9 @@ use std::time::Duration;
 use ::http::uri::Authority;
 use identity::ServiceName;
 use parking_lot::Mutex;
+use prometheus_client::metrics::counter::Counter;
 use runtime::admin::{self, Readiness};
-use runtime::decision_log::{DecisionLog, LogError, OnFull, Options};
+use runtime::decision_log::LogError;
 use runtime::drain::DrainWatch;
 use runtime::http_client::HttpClient;
 use runtime::listen::{Address, Listener};
@@ -16,7 +17,7 @@ use runtime::settings::{ConfigMapRef, Settings, Sources};
 use tokio::sync::watch;
 
 use crate::analysis::Analyses;
-use crate::audit::{Audit, Entry, Metrics};
+use crate::audit::{Audit, Metrics};
 use crate::certificates::{self, Certificates};
 use crate::config::{
     Authentication, Config, Inbound, InboundProtocol, Outbound, OutboundProtocol, Query, Target, TargetTls,
@@ -34,16 +35,13 @@ use crate::signer::Signer;
 use crate::verify::Verifier;
 use crate::{http, pg};
 
+mod records;
 mod tasks;
 mod tls;
 
+pub use records::Decisions;
+use records::{start_log, start_traces};
 use tasks::{accept, show_settings, watch_keys};
-
-/// Records that wait for a slow reader of the decision log: a second's worth under load.
-const DECISION_QUEUE: usize = 16_384;
-
-/// The same where none may be lost: so many decisions, at most, are not written yet when the process dies.
-const SAFE_DECISION_QUEUE: usize = 256;
 
 /// Why a sidecar does not start.
 #[derive(Debug, thiserror::Error)]
@@ -71,17 +69,6 @@ pub enum ServeError {
     SubjectToken,
 }
 
-/// What is left of a sidecar when it has served: decisions that are not written yet.
-pub struct Decisions(DecisionLog<Entry>);
-
-impl Decisions {
-    /// Waits until all are written, at most `deadline`; blocks the thread. Whether they are.
-    #[must_use]
-    pub fn flush(&self, deadline: Duration) -> bool {
-        self.0.flush(deadline)
-    }
-}
-
 /// What all listeners share.
 struct Shared {
     config: Config,
@@ -102,7 +89,9 @@ pub async fn serve(config: Config, drain: DrainWatch) -> Result<Decisions, Serve
     let registry = runtime::metrics::Metrics::new();
     let log = start_log(&config)?;
     registry.register("decision_log_lost", "Decisions that the log had no room for", log.lost());
-    let audit = Audit { metrics: Metrics::register(&registry), log: log.clone() };
+    let lost: Counter = registry.register("spans_lost", "Spans of traces that could not be sent", Counter::default());
+    let tracer = start_traces(&config, lost);
+    let audit = Audit { metrics: Metrics::register(&registry), log: log.clone(), tracer: tracer.clone() };
     if !config.inbound.is_empty() {
         audit.metrics.register_verifying(&registry);
     }
@@ -133,19 +122,7 @@ pub async fn serve(config: Config, drain: DrainWatch) -> Result<Decisions, Serve
         // A listener's task ends with the drain; that it panicked was logged where it happened.
         let _ = server.await;
     }
-    Ok(Decisions(log))
-}
-
-fn start_log(config: &Config) -> Result<DecisionLog<Entry>, LogError> {
-    let wanted = &config.decision_log;
-    let capacity = match wanted.on_full {
-        OnFull::Drop => DECISION_QUEUE,
-        OnFull::Block => SAFE_DECISION_QUEUE,
-    };
-    let options = Options { capacity, on_full: wanted.on_full, chained: wanted.chain, recent: wanted.recent };
-    let log = DecisionLog::start(&wanted.destination, options)?;
-    log.record(Entry::started(config.service.to_string()));
-    Ok(log)
+    Ok(Decisions(log, tracer))
 }
 
 /// Without credentials for the API, or with ones that are of no use, the directory has to do.

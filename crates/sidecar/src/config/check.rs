@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use identity::ServiceName;
 use runtime::listen::Address;
+use runtime::traces::{Options, Sampler};
 
 use super::raw::{self, Protocol};
 use super::{
@@ -69,6 +70,7 @@ impl Check {
         }
         let admin = raw.admin.map(|admin| self.parsed("admin.listen", &admin.listen));
         let decision_log = self.decision_log(raw.decision_log);
+        let traces = raw.traces.map(|traces| self.traces(traces));
         let drain = Drain {
             delay: self.seconds("drain.delay", raw.drain.delay.unwrap_or(0), 0..=HOUR),
             timeout: self.seconds("drain.timeout", raw.drain.timeout.unwrap_or(DRAIN_TIMEOUT), 0..=HOUR),
@@ -84,11 +86,27 @@ impl Check {
             settings,
             admin: admin.flatten(),
             decision_log,
+            traces,
             drain,
             postgres: Postgres { users: raw.postgres.users, unverified_user: raw.postgres.unverified_user },
             inbound: inbound.into_iter().collect::<Option<_>>()?,
             outbound: outbound.into_iter().collect::<Option<_>>()?,
         })
+    }
+
+    fn traces(&mut self, raw: raw::Traces) -> Options {
+        let raw::Traces { endpoint, ca_file, ratio } = raw;
+        if !endpoint.starts_with("http://") && !endpoint.starts_with("https://") {
+            self.fail(format!("traces.endpoint: {endpoint:?} is no URL like http://collector:4318/v1/traces"));
+        }
+        if endpoint.starts_with("https://") && ca_file.is_none() {
+            self.fail("traces.ca_file: needed for an https:// endpoint");
+        }
+        let ratio = ratio.unwrap_or(1.0);
+        if !(0.0..=1.0).contains(&ratio) {
+            self.fail(format!("traces.ratio: {ratio} is not between 0 and 1"));
+        }
+        Options { ca_file, sampler: Sampler { follows_parent: true, ratio }, ..Options::to(endpoint) }
     }
 
     fn settings(&mut self, raw: raw::Settings) -> Settings {

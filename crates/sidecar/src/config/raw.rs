@@ -19,6 +19,7 @@ pub(super) struct Config {
     pub(super) admin: Option<Admin>,
     #[serde(default)]
     pub(super) decision_log: DecisionLog,
+    pub(super) traces: Option<Traces>,
     #[serde(default)]
     pub(super) drain: Drain,
     #[serde(default)]
@@ -27,6 +28,14 @@ pub(super) struct Config {
     pub(super) inbound: Vec<Inbound>,
     #[serde(default)]
     pub(super) outbound: Vec<Outbound>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Traces {
+    pub(super) endpoint: String,
+    pub(super) ca_file: Option<PathBuf>,
+    pub(super) ratio: Option<f64>,
 }
 
 #[derive(Deserialize)]

@@ -24,6 +24,7 @@ use super::{Body, Peer, discard, headers, shown_by};
 use crate::audit::{Audit, Caller, Decision, Needs, new_decision_id};
 use crate::link;
 use crate::standing::Standing;
+use crate::traces::{self, Traced};
 use crate::verify::{Credential, Verifier};
 
 /// What every request of a listener shares.
@@ -45,9 +46,14 @@ pub(crate) async fn serve(stream: Stream, guarding: Arc<Guarding>) {
     super::serve(stream, tls, drain, Peer::Remote, move |request| answer(request, guarding.clone())).await;
 }
 
-async fn answer(request: Request<Incoming>, guarding: Arc<Guarding>) -> Response<Body> {
+async fn answer(mut request: Request<Incoming>, guarding: Arc<Guarding>) -> Response<Body> {
     let started = Instant::now();
+    let tracer = guarding.audit.tracer.as_ref();
+    let traced = tracer.and_then(|tracer| traces::begin_request(tracer, &mut request, started));
     let answer = guarding.decide_and_forward(request, started).await.unwrap_or_else(Problem::response);
+    if let (Some(tracer), Some(traced)) = (tracer, traced) {
+        traces::end_request(tracer, &traced, &answer);
+    }
     guarding.audit.metrics.requested("http", started.elapsed());
     answer
 }
@@ -137,7 +143,11 @@ impl Guarding {
         };
         let role = ruling.as_ref().ok().map(|allowed| allowed.role.as_str());
         let token = credential.map(|credential| &credential.token);
-        self.audit.record(&self.caller(token, shown_by(request.extensions()), role), decision);
+        let caller = self.caller(token, shown_by(request.extensions()), role);
+        if let Some(traced) = request.extensions().get::<Traced>() {
+            traced.decided(&caller, &decision);
+        }
+        self.audit.record(&caller, decision);
         let passage =
             |path: &str, credential, role| Passage { path: path.to_owned(), decision: id.clone(), credential, role };
         match ruling {

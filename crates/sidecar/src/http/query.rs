@@ -27,6 +27,7 @@ use crate::login::{Login, Logins, Refusal, Wanted, Who};
 use crate::pg::authorize::{Denied, Gate, Ruling};
 use crate::pg::earlier::Named;
 use crate::standing::Standing;
+use crate::traces::{self, Traced};
 use crate::verify::{Credential, Verifier};
 use request::{Asked, Statement};
 use run::{Decided, Terms};
@@ -65,15 +66,25 @@ pub(crate) async fn serve(stream: Stream, querying: Arc<Querying>) {
     super::serve(stream, tls, drain, Peer::Remote, move |request| answer(request, querying.clone())).await;
 }
 
-async fn answer(request: Request<Incoming>, querying: Arc<Querying>) -> Response<Body> {
+async fn answer(mut request: Request<Incoming>, querying: Arc<Querying>) -> Response<Body> {
     let started = Instant::now();
+    let tracer = querying.audit.tracer.as_ref();
+    let traced = tracer.and_then(|tracer| traces::begin_request(tracer, &mut request, started));
     let answer = match (request.uri().path(), request.method()) {
-        ("/query", &Method::POST) => querying.query(request, started).await.unwrap_or_else(Problem::response),
+        ("/query", &Method::POST) => querying.query(request, started).await.unwrap_or_else(|problem| {
+            if let (Some(traced), Some(sqlstate)) = (&traced, problem.sqlstate()) {
+                traced.failed(sqlstate);
+            }
+            problem.response()
+        }),
         ("/openapi.json", &Method::GET | &Method::HEAD) => openapi_document(),
         ("/query", _) => not_allowed("POST"),
         ("/openapi.json", _) => not_allowed("GET, HEAD"),
         _ => Problem::new(Kind::NotFound, "sidegate: there is only /query and /openapi.json here").response(),
     };
+    if let (Some(tracer), Some(traced)) = (tracer, traced) {
+        traces::end_request(tracer, &traced, &answer);
+    }
     querying.audit.metrics.requested("query", started.elapsed());
     answer
 }
@@ -107,7 +118,11 @@ impl Querying {
         let (asked, statements) = read(&head.headers, &head.uri, body).await?;
         let who = Who { credential: credential.as_deref(), peer: shown_by(&head.extensions) };
         let login = self.log_in(who, &asked, &settings, started)?;
-        let (decided, is_lax) = self.decide(&login, statements, asked.is_batch()).await?;
+        let traced = head.extensions.get::<Traced>();
+        if let Some(traced) = traced {
+            traces::is_query(traced, &login.database);
+        }
+        let (decided, is_lax) = self.decide(&login, statements, asked.is_batch(), traced).await?;
         let token = credential.as_deref().map(|credential| &credential.token);
         let session = self.pools.get(&login, token).await.map_err(|problem| {
             let decision = decided.first().and_then(|one| one.passage.decision());
@@ -170,6 +185,7 @@ impl Querying {
         login: &Login,
         statements: Vec<Statement>,
         is_batch: bool,
+        traced: Option<&Traced>,
     ) -> Result<(Vec<Decided>, bool), Problem> {
         let mut gate = Gate {
             role: login.role.clone(),
@@ -180,6 +196,7 @@ impl Querying {
             prepared: None,
             lax: None,
             named: Named::default(),
+            traced: traced.cloned(),
         };
         // Many texts hold up other connections as one long text does.
         let aside = statements.iter().map(|statement| statement.text.len()).sum::<usize>() > INLINE_LIMIT;

@@ -15,6 +15,7 @@ use wire::session::{self, ClientMessage, Session};
 use super::earlier::{Lax, Named};
 use crate::analysis::{Analyses, Analysis, TEXT_LIMIT};
 use crate::audit::{Audit, Caller, Decision, Needs, new_decision_id};
+use crate::traces::Traced;
 
 /// Proof that a message may pass. Holds what the session is to remember of it.
 pub(crate) struct Passage {
@@ -78,6 +79,8 @@ pub(crate) struct Gate {
     pub(crate) lax: Option<Lax>,
     /// What was let through under a name, for the day that the role changes.
     pub(crate) named: Named,
+    /// The span of the request that is ruled on.
+    pub(crate) traced: Option<Traced>,
 }
 
 impl Gate {
@@ -284,7 +287,11 @@ impl Gate {
     ) {
         let role = self.role.as_ref();
         let mode = self.mode();
-        self.audit.record(&self.caller, Decision { id, allowed, mode, action, reason, rule, role, needs, started });
+        let decision = Decision { id, allowed, mode, action, reason, rule, role, needs, started };
+        if let Some(traced) = &self.traced {
+            traced.decided(&self.caller, &decision);
+        }
+        self.audit.record(&self.caller, decision);
     }
 }
 

@@ -27,6 +27,7 @@ use crate::config::Authentication;
 use crate::link::{Link, Peer};
 use crate::login::{Login, Logins, Refusal, Wanted, Who};
 use crate::standing::Standing;
+use crate::traces::SessionTraces;
 use crate::verify::{Credential, Verifier};
 
 /// Time for what a client does up to its first statement. Slow and silent peers are cut here.
@@ -102,7 +103,7 @@ async fn log_in(stream: Stream, listening: &Listening) -> Result<Option<Session>
         Opened::Gone => return Ok(None),
     };
     match establish(&mut link, &startup, listening).await {
-        Ok(established) => quick(established.into_session(link, listening)).await.map(Some),
+        Ok(established) => quick(established.into_session(link, &startup, listening)).await.map(Some),
         Err(LoginError::Refused(Refusal { fields, reason, .. })) => {
             tracing::info!(reason, message = fields.message, "login refused");
             say(&mut link, &fields).await.map(|()| None)
@@ -212,7 +213,12 @@ async fn enter(
 
 impl Established {
     /// Tells the client that it is in.
-    async fn into_session(self, mut link: Link, listening: &Listening) -> Result<Session, LinkError> {
+    async fn into_session(
+        self,
+        mut link: Link,
+        startup: &Startup,
+        listening: &Listening,
+    ) -> Result<Session, LinkError> {
         let mut out = Vec::new();
         backend::authentication(&mut out, backend::auth::OK);
         out.extend_from_slice(&self.upstream.greeting);
@@ -230,10 +236,15 @@ impl Established {
             prepared: None,
             lax: None,
             named: Named::default(),
+            traced: None,
         };
+        let traces = listening.audit.tracer.clone().map(|tracer| {
+            let name = startup.get("application_name");
+            SessionTraces::new(tracer, self.login.caller.clone(), &listening.upstream, name)
+        });
         Ok(Session::new(
             Pump::new(link, self.upstream.link),
-            Watched::new(gate, renews),
+            Watched::new(gate, renews, traces),
             Standing::new(self.credential, self.login.tolerated).with_grace(listening.expiry_grace),
             self.login,
             listening.cancels.0.register(self.client_key, target),

@@ -13,6 +13,7 @@ use super::authorize::{Gate, Handle, Passage, Ruling};
 use super::batches::Batches;
 use super::forward::{Inspect, Lane, Stop};
 use crate::analysis::TEXT_LIMIT;
+use crate::traces::SessionTraces;
 
 /// Bytes that a session whose rights are being renewed takes from its client without deciding on them: the fresh token
 /// may be behind what was under way when it was sent, a text of the greatest length or what fills the link's buffers.
@@ -45,10 +46,10 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    pub(super) fn new(gate: Gate, renews: bool) -> Watched {
+    pub(super) fn new(gate: Gate, renews: bool, traces: Option<SessionTraces>) -> Watched {
         Watched {
             session: Session::default(),
-            batches: Batches::new(gate.audit.metrics.durations("postgres")),
+            batches: Batches::new(gate.audit.metrics.durations("postgres"), traces),
             gate,
             renews,
             waiting: false,
@@ -100,10 +101,32 @@ impl Watched {
         Ok(self.renews && lane.held() < WAITING_LIMIT)
     }
 
+    /// Takes what a message of the server's says of batches.
+    fn note(&mut self, tag: u8, body: &[u8]) {
+        match tag {
+            b'Z' => self.batches.ready(self.session.is_between_statements()),
+            b'E' => {
+                let sqlstate = field_of(body, b'C').and_then(|code| std::str::from_utf8(code).ok());
+                self.batches.failed(sqlstate.unwrap_or_default());
+            }
+            b'S' => {
+                if let Some((b"application_name", name)) = wire::frontend::read_bind_names(body) {
+                    self.batches.named(name);
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// Lets a message pass. The passage is the proof that it may.
     fn forward(&mut self, message: &ClientMessage<'_>, passage: Passage) -> usize {
         // After a goodbye the server closes, and needs no word for it.
         self.told |= matches!(message, ClientMessage::Terminate { .. });
+        if let (Some(traced), ClientMessage::Bind { statement, .. }) = (&self.gate.traced, message)
+            && let Some(analysis) = self.session.statement(statement).first()
+        {
+            traced.runs_again(analysis);
+        }
         self.batches.sent(message);
         self.session.forwarded(message, passage.into_handle());
         message.total()
@@ -125,6 +148,7 @@ impl Inspect for Watched {
             if (self.waiting || self.barred) && needs_rights(&message) {
                 return self.hold(lane);
             }
+            self.gate.traced = self.batches.begin(&message);
             match self.gate.rule(&message, &self.session) {
                 Ruling::Pass(passage) => {
                     let total = self.forward(&message, passage);
@@ -162,16 +186,17 @@ impl Inspect for Watched {
             }
             self.told |= header.tag == b'E' && matches!(field_of(body, b'V'), Some(b"FATAL" | b"PANIC"));
             match self.session.received(header, body).map_err(Stop::Server)? {
-                ServerAction::Pass => lane.pass(header.total()),
+                ServerAction::Pass => {
+                    self.note(header.tag, body);
+                    lane.pass(header.total());
+                }
                 ServerAction::Replace(fields) => {
+                    self.batches.failed(fields.code);
                     let mut instead = Vec::new();
                     backend::error_response(&mut instead, &fields);
                     lane.replace(header.total(), &instead);
                 }
                 ServerAction::UnsafeSetting { name } => return Err(Stop::UnsafeSetting(name)),
-            }
-            if header.tag == b'Z' {
-                self.batches.ready(self.session.is_between_statements());
             }
         }
         if lane.is_at_boundary()

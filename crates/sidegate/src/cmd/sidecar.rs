@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use runtime::drain::Drain;
+use runtime::traces::Options;
 
 use super::life::{Signals, Told};
 
@@ -17,7 +18,8 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Args)]
 #[command(after_help = "The configuration names the service, its issuer and any number of inbound and outbound \
                         listeners; docs/CONFIGURATION.md shows every field. Decisions are written to standard output, \
-                        one JSON object a line; everything else goes to standard error.\n\n\
+                        one JSON object a line; everything else goes to standard error. Traces go where \
+                        OTEL_EXPORTER_OTLP_ENDPOINT (a collector's HTTP port) or the configuration says.\n\n\
                         SIGTERM or SIGINT: /readyz turns to 503 at once; for `drain.delay` seconds connections are still \
                         taken; then sessions end between statements, with SQLSTATE 57P01, for at most `drain.timeout` \
                         seconds. A second signal ends it at once.")]
@@ -46,6 +48,7 @@ pub fn run(args: SidecarArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     runtime::log::init(runtime::log::Format::Auto, &args.log)?;
+    config.traces = traces(config.traces.take());
     // One thread: what costs is system calls, and waking another core for them costs more than it gives.
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(config))
 }
@@ -53,6 +56,15 @@ pub fn run(args: SidecarArgs) -> anyhow::Result<ExitCode> {
 fn read(file: &Path) -> anyhow::Result<sidecar::Config> {
     let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     sidecar::Config::parse(&text).with_context(|| format!("{} is not a valid sidecar configuration", file.display()))
+}
+
+/// Traces are an extra: variables that make no sense switch them off, and keep nobody from serving.
+fn traces(configured: Option<Options>) -> Option<Options> {
+    let read = Options::from_variables(configured, |name| std::env::var(name).ok());
+    read.unwrap_or_else(|error| {
+        tracing::warn!(%error, "there are no traces");
+        None
+    })
 }
 
 async fn serve(config: sidecar::Config) -> anyhow::Result<ExitCode> {
@@ -80,6 +92,7 @@ async fn serve(config: sidecar::Config) -> anyhow::Result<ExitCode> {
         finished = finished => finished?,
         () = signals.received() => return Ok(at_once()),
     };
+    decisions.send_spans(FLUSH_TIMEOUT).await;
     if !decisions.flush(FLUSH_TIMEOUT) {
         tracing::warn!("the decision log could not be written out");
     }
