@@ -42,13 +42,18 @@ fn the_ready_file_has_the_promised_shape() {
     let demo = Demo::start(PROGRAM);
     let ready = demo.ready();
     let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
-    let all = ["ca_file", "dir", "http", "inbound", "inbound_http", "issuer", "metrics"];
-    let rest = ["outbound", "postgres", "settings", "subject_tokens", "trust_bundle"];
+    let all = ["ca_file", "decision_logs", "dir", "http", "inbound", "inbound_http", "issuer"];
+    let rest = ["metrics", "outbound", "postgres", "settings", "subject_tokens", "trust_bundle"];
     assert_eq!(keys(ready), [&all[..], &rest].concat());
     assert!(ready["issuer"].as_str().unwrap().starts_with("http://127.0.0.1:"));
     assert_eq!(keys(&ready["inbound"]), ["postgres-a", "postgres-b"]);
     let targets: BTreeSet<&str> = ["postgres-a", "postgres-b", demo.web()].into();
     assert_eq!(keys(&ready["inbound_http"]), Vec::from_iter(targets.clone()));
+    assert_eq!(keys(&ready["decision_logs"]), Vec::from_iter(targets.clone()));
+    for log in ready["decision_logs"].as_object().unwrap().values() {
+        let lines = std::fs::read_to_string(log.as_str().unwrap()).unwrap();
+        assert!(lines.starts_with("{\"schema\":1,\"time\":") && lines.contains("\"event\":\"started\""), "{lines}");
+    }
     assert_eq!(keys(&ready["settings"]), Vec::from_iter(&targets | &["service-a", "service-b"].into()));
     for app in ["service-a", "service-b"] {
         assert_eq!(keys(&ready["outbound"][app]), ["postgres-a", "postgres-b"]);
