@@ -15,6 +15,7 @@ pub mod explain;
 mod facts;
 pub mod http;
 mod least;
+pub mod lint;
 pub mod record;
 pub mod replay;
 mod role;

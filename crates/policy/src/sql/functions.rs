@@ -17,6 +17,22 @@ use crate::role::Level;
 /// later release's built-in, which a wildcard rule does not mean.
 const OWN_PREFIXES: [&str; 3] = ["pg_", "lo_", "binary_upgrade_"];
 
+/// Who may call a function that a text names in this way; the schema is empty where it says none.
+pub(crate) fn function_opens(schema: &str, name: &str) -> Opens {
+    match (schema, names::function(name)) {
+        ("" | "pg_catalog", Some(function)) => match function.class {
+            Class::Safe => Opens::Everyone,
+            Class::From(level) => Opens::Rule(level),
+            // Named without a call to look into, it could be any setting.
+            Class::Admin | Class::Setting => Opens::Level(Level::Admin),
+        },
+        ("pg_catalog", None) => Opens::Level(Level::Admin),
+        ("information_schema", _) if name.starts_with("_pg_") => Opens::Everyone,
+        ("", None) if OWN_PREFIXES.iter().any(|p| name.starts_with(p)) => Opens::ExactRule(Level::Owner),
+        _ => Opens::Rule(Level::Owner),
+    }
+}
+
 impl<'a> Walker<'a> {
     /// A call: its name, its arguments, and all that hangs on it.
     pub(super) fn call(&mut self, call: &'a pb::FuncCall) -> Walk {
@@ -47,18 +63,10 @@ impl<'a> Walker<'a> {
             [schema, name] | [_, schema, name] => (*schema, *name),
             _ => return Err(NotUnderstood::Unknown("the name of a function")),
         };
-        let opens = match (schema, names::function(name)) {
-            ("" | "pg_catalog", Some(function)) => match function.class {
-                Class::Safe => return Ok(()),
-                Class::From(level) => Opens::Rule(level),
-                // Named without a call to look into, it could be any setting.
-                Class::Admin | Class::Setting => Opens::Level(Level::Admin),
-            },
-            ("pg_catalog", None) => Opens::Level(Level::Admin),
-            ("information_schema", _) if name.starts_with("_pg_") => return Ok(()),
-            ("", None) if OWN_PREFIXES.iter().any(|p| name.starts_with(p)) => Opens::ExactRule(Level::Owner),
-            _ => Opens::Rule(Level::Owner),
-        };
+        let opens = function_opens(schema, name);
+        if opens == Opens::Everyone {
+            return Ok(());
+        }
         let built_in = schema == "pg_catalog" || schema.is_empty() && names::function(name).is_some();
         let schema = if built_in { "pg_catalog" } else { schema };
         let schema = (!schema.is_empty()).then(|| schema.into());

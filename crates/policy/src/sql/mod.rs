@@ -25,6 +25,8 @@ use crate::decide::Denial;
 use crate::facts::Facts;
 use crate::role::Role;
 
+pub(crate) use functions::function_opens;
+pub(crate) use relations::relation_opens;
 pub(crate) use settings::{setting_name, setting_opens};
 use walker::Walker;
 

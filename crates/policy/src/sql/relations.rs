@@ -77,6 +77,11 @@ fn opens(action: Action, kind: Kind) -> Opens {
     }
 }
 
+/// Who may do this to a relation that a text names in this way.
+pub(crate) fn relation_opens(action: Action, schema: &str, name: &str) -> Opens {
+    opens(action, kind(schema, name))
+}
+
 /// A relation as facts name it.
 pub(super) fn object(relation: &pb::RangeVar) -> Object {
     let schema = match (relation.schemaname.as_str(), kind(&relation.schemaname, &relation.relname)) {

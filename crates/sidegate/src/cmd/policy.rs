@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
+mod check;
+mod database;
 mod documents;
 mod explain;
 mod log;
@@ -33,6 +35,11 @@ enum Question {
     ///
     /// Exit status: 0 allowed, 3 denied, 2 bad input.
     Explain(explain::ExplainArgs),
+    /// Look for documents that are broken, and for those that are right but can hardly be meant: rules that never match,
+    /// roles that nobody has, grants that open too much, names that the database does not have.
+    ///
+    /// Exit status: 0 no errors (with --strict: and no warnings), 3 otherwise, 2 something cannot be read.
+    Check(check::CheckArgs),
     /// Print the least AccessRoles and AccessGrants that cover the traffic which decision logs have seen.
     ///
     /// One role for each service and subject, which covers all that the subject did there. Counts are comments; so is
@@ -59,6 +66,7 @@ enum Question {
 pub fn run(args: PolicyArgs) -> anyhow::Result<ExitCode> {
     match args.question {
         Question::Explain(args) => explain::run(args),
+        Question::Check(args) => check::run(args),
         Question::Suggest(args) => suggest::run(args),
         Question::Replay(args) => replay::run(args),
         Question::VerifyLog(args) => verify_log::run(args),

@@ -7,18 +7,21 @@ use policy::snapshot::{Snapshot, Source};
 
 /// The documents of a directory, compiled; without one only the built-in roles are there.
 pub fn read(directory: Option<&Path>) -> anyhow::Result<Snapshot> {
-    let mut sources = Vec::new();
-    if let Some(directory) = directory {
-        collect(directory, &mut sources)?;
-        sources.sort_by(|a: &Source, b| a.path.cmp(&b.path));
-    }
+    let sources = directory.map(sources).transpose()?.unwrap_or_default();
     Snapshot::compile(&sources).map_err(|errors| {
         let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
         anyhow::anyhow!("the documents are not right:\n  {}", errors.join("\n  "))
     })
 }
 
-/// All YAML and JSON files below a directory.
+/// All YAML and JSON files below a directory, in the order of their paths.
+pub fn sources(directory: &Path) -> anyhow::Result<Vec<Source>> {
+    let mut sources = Vec::new();
+    collect(directory, &mut sources)?;
+    sources.sort_by(|a: &Source, b| a.path.cmp(&b.path));
+    Ok(sources)
+}
+
 fn collect(directory: &Path, sources: &mut Vec<Source>) -> anyhow::Result<()> {
     let entries = std::fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?;
     for entry in entries {
