@@ -1,5 +1,6 @@
 //! The subcommands, one file each: `Args` for clap and `run`.
 
+pub mod bench;
 pub mod check;
 pub mod demo;
 pub mod guard;

@@ -1,11 +1,12 @@
 //! The `sidegate` binary: parses the command line and dispatches. One file a subcommand, in `cmd/`.
-//! What a subcommand does lives in the library crates; only the demo lives here.
+//! What a subcommand does lives in the library crates; only the demo and the benchmark live here.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod cmd;
 
 /// Who may run which statement on which database, decided by who the caller is.
@@ -38,6 +39,8 @@ enum Command {
     Install(cmd::install::InstallArgs),
     /// Say whether an installation in Kubernetes works and protects, and what to do where it does not.
     Check(cmd::check::CheckArgs),
+    /// Measure what authorization costs, on a demo of its own or any other target.
+    Bench(cmd::bench::BenchArgs),
     /// Print the OpenAPI document of what Sidegate serves.
     Openapi(cmd::openapi::OpenapiArgs),
     /// Hold one child process of the demo and end it when the demo is gone.
@@ -70,6 +73,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Token(args) => cmd::token::run(args),
         Command::Install(args) => cmd::install::run(args),
         Command::Check(args) => cmd::check::run(args),
+        Command::Bench(args) => cmd::bench::run(args),
         Command::Openapi(args) => cmd::openapi::run(&args),
         Command::Guard(args) => cmd::guard::run(args),
         Command::Inventory(args) => cmd::inventory::run(args),

@@ -59,9 +59,14 @@ fn pure_crates_name_nothing_impure() {
 #[test]
 fn documents_name_only_paths_that_exist() {
     let root = root();
-    for document in
-        ["README.md", "docs/ARCHITECTURE.md", "docs/INVARIANTS.md", "docs/CONFIGURATION.md", "docs/KUBERNETES.md"]
-    {
+    for document in [
+        "README.md",
+        "docs/ARCHITECTURE.md",
+        "docs/INVARIANTS.md",
+        "docs/CONFIGURATION.md",
+        "docs/KUBERNETES.md",
+        "docs/BENCHMARK.md",
+    ] {
         let text = fs::read_to_string(root.join(document)).unwrap_or_else(|error| panic!("{document}: {error}"));
         for path in text.split('`').skip(1).step_by(2).filter(|quoted| is_path(quoted)) {
             assert!(root.join(path.trim_start_matches("./")).exists(), "{document} names {path}");

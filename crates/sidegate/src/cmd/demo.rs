@@ -14,7 +14,6 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::Args;
 use tokio::net::TcpStream;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
 use children::{Children, Spec, Stage};
@@ -29,6 +28,8 @@ use probe::{Login, Target};
 use ready::ReadyFile;
 use web::Web;
 use world::{APPS, DATABASES};
+
+use super::life::EndSignals;
 
 mod children;
 mod clocks;
@@ -265,22 +266,4 @@ async fn prove_http(port: u16, path: String, body: Option<&'static str>, may_be_
 fn say(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "{text}").and_then(|()| out.flush());
-}
-
-/// What tells the demo to end: Ctrl-C, `kill`, a closed terminal.
-struct EndSignals([Signal; 3]);
-
-impl EndSignals {
-    fn new() -> anyhow::Result<Self> {
-        Ok(Self([signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?]))
-    }
-
-    async fn received(&mut self) {
-        let [interrupt, terminate, hangup] = &mut self.0;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-        }
-    }
 }

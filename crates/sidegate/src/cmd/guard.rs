@@ -23,6 +23,9 @@ const FAST_SHUTDOWN_GRACE: Duration = Duration::from_secs(4);
 /// Immediate shutdown leaves recovery to the next start and hardly takes time.
 const IMMEDIATE_SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 
+/// A whole demo promises to end in this time.
+const DEMO_GRACE: Duration = Duration::from_secs(10);
+
 /// Arguments of `sidegate guard`.
 #[derive(Args)]
 pub struct GuardArgs {
@@ -47,12 +50,15 @@ enum Stop {
     Term,
     /// As PostgreSQL wants it: SIGINT (fast), SIGQUIT (immediate), then SIGKILL.
     Postgres,
+    /// SIGTERM and time to end all children in order, then SIGKILL.
+    Demo,
 }
 
 impl Stop {
     fn steps(self) -> &'static [(Signal, Duration)] {
         match self {
             Self::Term => &[(Signal::TERM, TERM_GRACE)],
+            Self::Demo => &[(Signal::TERM, DEMO_GRACE)],
             Self::Postgres => &[(Signal::INT, FAST_SHUTDOWN_GRACE), (Signal::QUIT, IMMEDIATE_SHUTDOWN_GRACE)],
         }
     }

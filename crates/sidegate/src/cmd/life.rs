@@ -53,3 +53,23 @@ impl Signals {
         }
     }
 }
+
+/// What tells a program in a terminal to end: Ctrl-C, `kill`, a closed terminal.
+pub struct EndSignals([Signal; 3]);
+
+impl EndSignals {
+    /// From now on signals are taken note of and end nothing by themselves.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self([signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?]))
+    }
+
+    /// The next of them. Cancel safe.
+    pub async fn received(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+}
