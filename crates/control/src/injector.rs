@@ -6,9 +6,11 @@
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::body::{Body, to_bytes};
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
@@ -20,6 +22,7 @@ use runtime::drain::DrainWatch;
 use runtime::http_server;
 use runtime::kubernetes::{ClientError, SecretError};
 use runtime::listen::{BindError, Listener};
+use tokio::sync::Semaphore;
 
 use crate::issuer::{KeysError, OwnTlsError};
 
@@ -31,8 +34,12 @@ pub use config::{Config, ConfigError};
 
 use cluster::Cluster;
 
-/// The API server sends a pod twice at most (before and after), and takes none over 1.5 MiB.
-const BODY_LIMIT: usize = 4 << 20;
+/// The API server takes no request over 3 MiB, and sends a new pod once.
+const BODY_LIMIT: usize = (3 << 20) + (256 << 10);
+/// Anybody may knock: the API server shows no certificate. So bodies that arrive have so many places, each for so long, and
+/// one after the other is understood, so that all of it fits into what the pod may take.
+const BODIES_MAX: usize = 8;
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// What has to be true before the API server shall ask.
 const CERTIFICATE: &str = "the certificate in the webhook's configuration";
 
@@ -72,6 +79,7 @@ struct Webhook {
     cluster: Arc<Cluster>,
     config: Config,
     answers: Family<ResultLabel, Counter>,
+    arriving: Semaphore,
 }
 
 /// Starts the injector and serves until the drain starts and the last answer is given.
@@ -90,7 +98,8 @@ pub async fn serve(config: Config, drain: DrainWatch) -> Result<(), InjectorErro
         let (cluster, tls) = Cluster::open(&config).await?;
         let listener = Listener::bind(&config.listen).await?;
         tracing::info!(listen = %listener.local_address(), "the injector listens");
-        let webhook = Arc::new(Webhook { cluster: cluster.clone(), config, answers });
+        let webhook =
+            Arc::new(Webhook { cluster: cluster.clone(), config, answers, arriving: Semaphore::new(BODIES_MAX) });
         let tls_config = Some(tls.config.clone());
         tokio::select! {
             served = http_server::serve(listener, tls_config, router(webhook), drain.clone()) => Ok::<_, InjectorError>(served?),
@@ -103,10 +112,17 @@ pub async fn serve(config: Config, drain: DrainWatch) -> Result<(), InjectorErro
 }
 
 fn router(webhook: Arc<Webhook>) -> Router {
-    Router::new().route("/mutate", post(mutate)).layer(DefaultBodyLimit::max(BODY_LIMIT)).with_state(webhook)
+    Router::new().route("/mutate", post(mutate)).with_state(webhook)
 }
 
-async fn mutate(State(webhook): State<Arc<Webhook>>, body: axum::body::Bytes) -> Response {
+async fn mutate(State(webhook): State<Arc<Webhook>>, body: Body) -> Response {
+    // Held until it is answered. What is done with a body does not wait for anything, so that is one at a time.
+    let Ok(_place) = webhook.arriving.acquire().await else { return StatusCode::SERVICE_UNAVAILABLE.into_response() };
+    let body = match tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, BODY_LIMIT)).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(_)) => return (StatusCode::PAYLOAD_TOO_LARGE, "too large, or broken off\n").into_response(),
+        Err(_) => return (StatusCode::REQUEST_TIMEOUT, "the body did not come in time\n").into_response(),
+    };
     let issuer_ca = webhook.cluster.issuer_ca();
     match review::answer(&body, issuer_ca.as_deref(), &webhook.config.defaults) {
         Ok(answer) => {

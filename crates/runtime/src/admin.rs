@@ -63,10 +63,14 @@ pub async fn serve(listener: Listener, routes: Router) -> io::Result<()> {
     http_server::serve(listener, None, routes, own).await
 }
 
-async fn show_metrics(State(metrics): State<Metrics>, headers: HeaderMap) -> impl IntoResponse {
+async fn show_metrics(State(metrics): State<Metrics>, headers: HeaderMap) -> Response {
     let accepted: Vec<_> = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
     let format = Format::accepted(&accepted.join(","));
-    ([(header::CONTENT_TYPE, format.content_type()), (header::VARY, "Accept")], metrics.encode(format))
+    // Some are looked up in /proc when they are read, which takes milliseconds that no session is to wait for.
+    match tokio::task::spawn_blocking(move || metrics.encode(format)).await {
+        Ok(text) => ([(header::CONTENT_TYPE, format.content_type()), (header::VARY, "Accept")], text).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
 }
 
 async fn ready(State((readiness, drain)): State<(Readiness, DrainWatch)>) -> Response {

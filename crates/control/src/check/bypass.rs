@@ -17,7 +17,7 @@ use super::{Findings, routes};
 const POSTGRES_PORTS: [std::ops::RangeInclusive<u16>; 2] = [5432..=5439, 6432..=6439];
 /// Where PostgreSQL makes its socket.
 const SOCKET_DIRECTORIES: [&str; 2] = ["/var/run/postgresql", "/run/postgresql"];
-const SCRAPED: &str = "let the sidecar be of this version, with `admin: {listen: 0.0.0.0:9901}`, and ask again";
+const SCRAPED: &str = "let the sidecar be of this version, with `admin: {listen: \"[::]:9901\"}`, and ask again";
 
 /// A pod whose database a sidecar protects.
 pub(super) struct Guarded<'a> {

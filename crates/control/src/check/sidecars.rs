@@ -135,7 +135,7 @@ fn version(watched: &Watched<'_>, facts: &Facts, findings: &mut Findings) {
     let version = said.or_else(|| image_version(sidecar_of(watched.pod)?));
     match version {
         None => {
-            let remedy = "let its admin listener be 0.0.0.0:9901, or name its image by version";
+            let remedy = "let its admin listener be [::]:9901, or name its image by version";
             findings.warning("sidecar.version", &watched.name, "neither its metrics nor its image say it", remedy);
         }
         Some(version) if version != facts.version => {

@@ -136,7 +136,7 @@ fn configuration<'a>(wish: &'a Listeners, surroundings: &Surroundings<'a>) -> Co
         issuer: Issuer { url: &defaults.issuer_url, ca_file: CA_FILE, subject_token_file: TOKEN_FILE },
         certificates: Certificates { from: "issuer", trust_domain: &defaults.trust_domain },
         settings: Settings { directory: SETTINGS_DIRECTORY, kubernetes: wish.watches_settings.then_some("auto") },
-        admin: Admin { listen: format!("0.0.0.0:{ADMIN_PORT}") },
+        admin: Admin { listen: format!("[::]:{ADMIN_PORT}") },
         decision_log: decision_log(wish.decision_log),
         drain: DRAIN,
         postgres: Postgres { users: &wish.users, unverified_user: wish.unverified_user.as_deref() },
@@ -157,7 +157,7 @@ fn inbound(listener: &Inbound) -> InboundFields<'_> {
         InboundKind::Query { database } => (format!("unix:{SOCKET}"), database.as_deref()),
         InboundKind::Http { upstream } => (upstream.clone(), None),
     };
-    let listen = format!("0.0.0.0:{}", listener.port);
+    let listen = format!("[::]:{}", listener.port);
     InboundFields { protocol: listener.name(), listen, tls: Tls::default(), upstream, database }
 }
 
@@ -177,10 +177,11 @@ fn own(text: &str) -> Result<Rendered, String> {
     let value: Value =
         serde_saphyr::from_str(text).map_err(|error| format!("sidegate.dev/config: is no YAML: {error}"))?;
     let field = |section: &str, name: &str| value.get(section)?.get(name)?.as_str();
-    if field("admin", "listen") != Some(&format!("0.0.0.0:{ADMIN_PORT}")) {
+    let everywhere = ["[::]", "0.0.0.0"].map(|host| format!("{host}:{ADMIN_PORT}"));
+    if !field("admin", "listen").is_some_and(|listen| everywhere.iter().any(|one| one == listen)) {
         return Err(format!(
             "sidegate.dev/config: Kubernetes asks for the sidecar's health on port {ADMIN_PORT}; write \
-             `admin: {{listen: 0.0.0.0:{ADMIN_PORT}}}`"
+             `admin: {{listen: \"[::]:{ADMIN_PORT}\"}}`"
         ));
     }
     let issuer_url =

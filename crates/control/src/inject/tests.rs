@@ -212,7 +212,7 @@ fn what_is_in_the_way_is_said() {
         (asking("inbound", "http 80 to 10.0.0.1:80"), "same pod"),
         (asking("inbound", "http 80 to 127.0.0.1:80"), "needs another"),
         (asking("config", "a: ["), "no YAML"),
-        (asking("config", "issuer: {url: https://x}"), "0.0.0.0:9901"),
+        (asking("config", "issuer: {url: https://x}"), "[::]:9901"),
         (database_with("postgres-users", json!("root=x")), "ROLE=LOGIN"),
         (database_with("postgres-users", json!("reader=a,reader=b")), "two logins"),
         (database_with("postgres-container", json!("other")), "no container \"other\""),

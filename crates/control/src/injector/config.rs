@@ -108,8 +108,8 @@ struct Check(Vec<String>);
 
 impl Check {
     fn config(&mut self, raw: Raw, own_namespace: Option<String>) -> Option<Config> {
-        let listen = self.address("listen", raw.listen, "0.0.0.0:8443");
-        let admin = self.address("admin.listen", raw.admin.and_then(|admin| admin.listen), "0.0.0.0:9901");
+        let listen = self.address("listen", raw.listen, "[::]:8443");
+        let admin = self.address("admin.listen", raw.admin.and_then(|admin| admin.listen), "[::]:9901");
         let names = raw.kubernetes;
         let Some(namespace) = names.namespace.or(own_namespace) else {
             self.0.push("kubernetes.namespace: needed, as this is no pod that could know its own".to_owned());
@@ -161,7 +161,7 @@ mod tests {
         let config = Config::parse("{}", Some("sidegate-system".to_owned())).unwrap();
         assert_eq!(config.kubernetes.secret, "sidegate-injector-tls");
         assert_eq!(config.defaults.issuer_url, Defaults::default().issuer_url);
-        assert_eq!(config.listen.to_string(), "0.0.0.0:8443");
+        assert_eq!(config.listen.to_string(), "[::]:8443");
     }
 
     #[test]

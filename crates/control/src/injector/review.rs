@@ -11,6 +11,10 @@ use crate::inject::{self, Asks, Defaults, Surroundings};
 /// The API server cuts warnings off beyond this.
 const WARNING_MAX: usize = 256;
 
+/// Values of a review at most, told by what stands between them. The largest pods have some thousands, while a text of
+/// megabytes can have so many that they take a hundred times its memory.
+const VALUES_MAX: usize = 100_000;
+
 /// An answer.
 pub(super) struct Answer {
     /// JSON.
@@ -36,13 +40,16 @@ enum Verdict {
 /// # Errors
 /// When it is no review.
 pub(super) fn answer(body: &[u8], issuer_ca: Option<&str>, defaults: &Defaults) -> Result<Answer, String> {
-    let review: AdmissionReview<DynamicObject> =
-        serde_json::from_slice(body).map_err(|error| format!("this is no AdmissionReview: {error}"))?;
+    if body.iter().filter(|byte| b"{[,:".contains(byte)).count() > VALUES_MAX {
+        return Err(format!("no pod has {VALUES_MAX} values"));
+    }
+    let not_one = |error| format!("this is no AdmissionReview: {error}");
+    let mut raw: Value = serde_json::from_slice(body).map_err(not_one)?;
+    // The object as it came: what we do not know of must not get lost on the way.
+    let object = &raw.pointer_mut("/request/object").map(Value::take).unwrap_or_default();
+    let review: AdmissionReview<DynamicObject> = serde_json::from_value(raw).map_err(not_one)?;
     let request: AdmissionRequest<DynamicObject> =
         review.try_into().map_err(|_| "the AdmissionReview has no request")?;
-    // The object as it came: what we do not know of must not get lost on the way.
-    let raw: Value = serde_json::from_slice(body).map_err(|error| error.to_string())?;
-    let object = raw.pointer("/request/object").unwrap_or(&Value::Null);
     let verdict = verdict(&request, object, issuer_ca, defaults);
     let response = AdmissionResponse::from(&request);
     let (result, refusal, response) = match verdict {
@@ -187,5 +194,9 @@ mod tests {
         for body in ["", "{}", "[]", r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview"}"#] {
             assert!(answer(body.as_bytes(), Some(CA), &Defaults::default()).is_err(), "{body}");
         }
+        let swollen = format!("[{}0]", "{\"\":0},".repeat(VALUES_MAX / 2));
+        assert!(
+            answer(swollen.as_bytes(), Some(CA), &Defaults::default()).is_err_and(|why| why.contains("no pod has"))
+        );
     }
 }

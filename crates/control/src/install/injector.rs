@@ -11,7 +11,8 @@ const COMPONENT: &str = "injector";
 pub(super) const NAME: &str = "sidegate-injector";
 const CERTIFICATE: &str = "sidegate-injector-tls";
 const INJECT: &str = "sidegate.dev/inject";
-const MEMORY_MEBIBYTES: u32 = 64;
+/// Idle it takes a tenth; the rest is for bodies that were made to take much.
+const MEMORY_MEBIBYTES: u32 = 128;
 /// The API server waits so long for an answer at most; ours takes milliseconds.
 const WEBHOOK_TIMEOUT_SECONDS: u32 = 10;
 
@@ -53,8 +54,8 @@ fn certificate(options: &Options) -> Value {
 fn configuration(options: &Options) -> String {
     let (url, Options { namespace, image, trust_domain, .. }) = (issuer::url(options), options);
     format!(
-        "listen: 0.0.0.0:8443\n\
-         admin: {{listen: \"0.0.0.0:9901\"}}\n\
+        "listen: \"[::]:8443\"\n\
+         admin: {{listen: \"[::]:9901\"}}\n\
          kubernetes:\n  \
            namespace: {namespace}\n  \
            secret: {CERTIFICATE}\n  \

@@ -67,8 +67,8 @@ fn configuration(options: &Options) -> String {
     let (url, Options { namespace, trust_domain, .. }) = (url(options), options);
     format!(
         "url: {url}\n\
-         listen: 0.0.0.0:8443\n\
-         admin: {{listen: \"0.0.0.0:9901\"}}\n\
+         listen: \"[::]:8443\"\n\
+         admin: {{listen: \"[::]:9901\"}}\n\
          kubernetes:\n  \
            namespace: {namespace}\n  \
            secret: {KEYS}\n  \

@@ -1,6 +1,7 @@
 //! The listening side: bind with errors that say what to do, accept with patience.
 
 use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -158,16 +159,42 @@ fn weigh(error: &io::Error) -> Weight {
 async fn tcp(text: &str) -> io::Result<TcpListener> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in tokio::net::lookup_host(text).await? {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
-        // A restart must not wait for the sessions of its predecessor that linger in TIME_WAIT.
-        socket.set_reuse_address(true)?;
-        let bound = socket.bind(&address.into()).and_then(|()| socket.listen(BACKLOG));
+        let bound = match bound(address) {
+            // `[::]` is every address of this machine, which may have none of IPv6.
+            Err(error) if is_everywhere(address) && lacks_ipv6(&error) => {
+                bound((Ipv4Addr::UNSPECIFIED, address.port()).into())
+            }
+            bound => bound,
+        };
         match bound {
-            Ok(()) => return TcpListener::from_std(socket.into()),
+            Ok(socket) => return TcpListener::from_std(socket.into()),
             Err(error) => last = error,
         }
     }
     Err(last)
+}
+
+fn bound(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    if is_everywhere(address) {
+        socket.set_only_v6(false)?;
+    }
+    // A restart must not wait for the sessions of its predecessor that linger in TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+/// Whether it is `[::]`: all of IPv6 and, whatever the system's default, all of IPv4, too.
+fn is_everywhere(address: SocketAddr) -> bool {
+    address.is_ipv6() && address.ip().is_unspecified()
+}
+
+/// Whether the kernel has no IPv6, or has it switched off.
+fn lacks_ipv6(error: &io::Error) -> bool {
+    const EAFNOSUPPORT: i32 = 97;
+    error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(EAFNOSUPPORT)
 }
 
 /// Bound under a name of its own, given its mode, then renamed into place: at no time can somebody connect whom the
@@ -227,7 +254,7 @@ fn advice(address: &Address, error: &io::Error) -> &'static str {
     use io::ErrorKind as K;
     match (error.kind(), address) {
         (K::AddrInUse, _) => "another process listens there: end it, or choose another address",
-        (K::AddrNotAvailable, _) => "no interface of this machine has this address: use 127.0.0.1 or 0.0.0.0",
+        (K::AddrNotAvailable, _) => "no interface of this machine has this address: use 127.0.0.1, or [::] for all",
         (K::PermissionDenied, Address::Tcp(_)) => "ports below 1024 need a privilege: choose a higher one",
         (K::PermissionDenied, Address::Unix(_)) => "the directory must be writable for this user",
         (K::NotFound, Address::Unix(_)) => "create the directory first",

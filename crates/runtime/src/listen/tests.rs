@@ -31,6 +31,22 @@ fn addresses() {
 }
 
 #[tokio::test]
+async fn everywhere_is_both_families_or_the_one_there_is() {
+    let listener = Listener::bind(&"[::]:0".parse().unwrap()).await.unwrap();
+    let port = listener.local_address().to_string().rsplit_once(':').unwrap().1.to_owned();
+    let loopbacks = ["127.0.0.1", "[::1]"].map(|host| Address::Tcp(format!("{host}:{port}")));
+    let has_ipv6 = std::net::TcpListener::bind("[::1]:0").is_ok();
+    for address in loopbacks.iter().take(if has_ipv6 { 2 } else { 1 }) {
+        let (client, accepted) = tokio::join!(Stream::connect(address), listener.accept());
+        let (_, peer) = accepted.unwrap();
+        assert!(
+            client.is_ok() && matches!(peer, Peer::Tcp(peer) if peer.ip().to_canonical().is_loopback()),
+            "{address}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn talks_over_tcp_and_unix() {
     let dir = tempfile::tempdir().unwrap();
     let unix = Address::Unix(dir.path().join("s"));
