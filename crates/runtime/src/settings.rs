@@ -76,7 +76,7 @@ pub struct Sources {
 }
 
 /// Reads the settings now and follows them: a change of a directory is there within 250 ms. Of a directory and the cluster's
-/// API, the API counts once it has answered, unless it says that we may not ask. The following ends when all receivers are
+/// API, the API counts once it has answered, unless it says that we may not ask, or nothing for minutes. The following ends when all receivers are
 /// gone. With `cluster`, it is called within tokio.
 ///
 /// # Errors
@@ -123,6 +123,14 @@ impl Followed {
     /// The API says nothing any more, and will not: the directory counts again.
     fn api_refuses(&self) {
         self.reader.lock().api = false;
+    }
+
+    /// Nor has it said anything for long.
+    fn api_is_silent(&self, config_map: &ConfigMapRef) {
+        let mut reader = self.reader.lock();
+        if std::mem::take(&mut reader.api) {
+            tracing::warn!(settings = %config_map, "the API has said nothing for minutes; the mounted settings, if there are any, count");
+        }
     }
 
     fn is_closed(&self) -> bool {

@@ -37,7 +37,7 @@ fn condition(id: &'static str, kind: &str, document: &DynamicObject, findings: &
             id,
             &subject,
             message,
-            format!("correct it; it gives nobody a right until then. {read}"),
+            format!("correct it; until then what it last said when it was right is in force. {read}"),
         );
     }
     if seen.is_some_and(|seen| Some(seen) != document.metadata.generation) {

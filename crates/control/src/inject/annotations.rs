@@ -5,8 +5,10 @@
 use std::collections::BTreeMap;
 
 use identity::ServiceName;
+use runtime::listen::Address;
 use serde_json::{Map, Value};
 
+use super::configuration;
 use super::listeners::{Inbound, Outbound, inbound, outbound};
 use super::{ADMIN_PORT, INJECTED, ISSUER_CA, PREFIX, SIDECAR_CONFIG, Surroundings, annotations_of};
 
@@ -99,6 +101,9 @@ impl Wish {
         let account = account(template).to_owned();
         let wiring = reader.wiring(surroundings.namespace, &account);
         let keeps_postgres_args = reader.one_of("postgres-args", &["keep"]).is_some();
+        if let (Some(Wiring::Own(text)), false) = (&wiring, keeps_postgres_args) {
+            reader.refuse_ways_round(text);
+        }
         let wish = Self {
             image: reader.text("image").unwrap_or(&surroundings.defaults.image).to_owned(),
             log_level: reader.one_of("log-level", &LOG_LEVELS).map(str::to_owned),
@@ -136,7 +141,7 @@ impl Wish {
     /// PostgreSQL is in this pod, behind the sidecar.
     pub(super) fn has_postgres(&self) -> bool {
         let listens = match &self.wiring {
-            Wiring::Own(_) => false,
+            Wiring::Own(text) => configuration::upstreams_of_postgres(text).iter().any(|upstream| is_in_pod(upstream)),
             Wiring::Listeners(wiring) => wiring.inbound.iter().any(Inbound::is_postgres),
         };
         listens || self.postgres_container.is_some()
@@ -164,6 +169,11 @@ impl Wish {
     }
 }
 
+/// Whether it leads to this pod, by a socket or by TCP.
+fn is_in_pod(upstream: &str) -> bool {
+    upstream.parse::<Address>().is_ok_and(|address| address.is_local())
+}
+
 /// The pod's service account. `serviceAccount` is its older name.
 fn account(template: &Value) -> &str {
     let spec = template.get("spec");
@@ -177,6 +187,17 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
+    /// A PostgreSQL in this pod that listens on TCP would be a way round the sidecar.
+    fn refuse_ways_round(&mut self, configuration: &str) {
+        let by_tcp = |upstream: &String| is_in_pod(upstream) && !upstream.starts_with("unix:");
+        for upstream in configuration::upstreams_of_postgres(configuration).iter().filter(|one| by_tcp(one)) {
+            self.errors.push(format!(
+                "sidegate.dev/config: upstream {upstream}: whoever reaches PostgreSQL by TCP reaches it without the sidecar; let upstream \
+                 be unix:/var/run/postgresql/.s.PGSQL.5432, or, if nobody else can, say `sidegate.dev/postgres-args: keep`"
+            ));
+        }
+    }
+
     fn refuse_strangers(&mut self) {
         for (name, value) in self.annotations {
             let Some(short) = name.strip_prefix(PREFIX) else { continue };

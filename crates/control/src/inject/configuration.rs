@@ -188,3 +188,14 @@ fn own(text: &str) -> Result<Rendered, String> {
         field("issuer", "url").ok_or("sidegate.dev/config: issuer.url: missing; the pod's token is for it")?;
     Ok(Rendered { yaml: text.to_owned(), issuer_url: issuer_url.to_owned() })
 }
+
+/// Where a configuration that somebody wrote looks for PostgreSQL. Of what is no configuration, nothing: that is told elsewhere.
+pub(super) fn upstreams_of_postgres(text: &str) -> Vec<String> {
+    let value: Value = serde_saphyr::from_str(text).unwrap_or_default();
+    let field = |listener: &Value, name: &str| Some(listener.get(name)?.as_str()?.to_owned());
+    let is_postgres = |listener: &&Value| {
+        field(listener, "protocol").is_some_and(|protocol| ["postgres", "query"].contains(&protocol.as_str()))
+    };
+    let listeners = value.get("inbound").and_then(Value::as_array).into_iter().flatten();
+    listeners.filter(is_postgres).filter_map(|listener| field(listener, "upstream")).collect()
+}

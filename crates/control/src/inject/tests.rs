@@ -177,6 +177,24 @@ fn the_token_is_for_the_issuer_that_is_asked() {
     assert_eq!(template["metadata"]["annotations"][SIDECAR_CONFIG], own);
 }
 
+/// A configuration that somebody wrote for a database's pod.
+fn own(upstream: &str) -> String {
+    format!(
+        "issuer: {{url: https://x}}\nadmin: {{listen: '[::]:9901'}}\n\
+         inbound: [{{protocol: postgres, listen: '[::]:5432', tls: {{}}, upstream: '{upstream}'}}]\n"
+    )
+}
+
+#[test]
+fn with_a_configuration_of_its_own_too_postgresql_listens_on_no_port() {
+    let asking = json!({"sidegate.dev/config": own("unix:/var/run/postgresql/.s.PGSQL.5432")});
+    let template = injected(&pod(asking, app())).unwrap().template;
+    let args = &template["spec"]["containers"][0]["args"];
+    assert!(args.as_array().unwrap().contains(&json!("listen_addresses=")), "{args}");
+    let elsewhere = injected(&pod(json!({"sidegate.dev/config": own("db.example:5432")}), app())).unwrap().template;
+    assert_eq!(elsewhere["spec"]["containers"], app()["containers"], "not in this pod");
+}
+
 #[test]
 fn what_is_in_the_way_is_said() {
     let with = |field: &str, value: Value| {
@@ -212,6 +230,7 @@ fn what_is_in_the_way_is_said() {
         (asking("inbound", "http 80 to 10.0.0.1:80"), "same pod"),
         (asking("inbound", "http 80 to 127.0.0.1:80"), "needs another"),
         (asking("config", "a: ["), "no YAML"),
+        (asking("config", &own("127.0.0.1:5432")), "without the sidecar"),
         (asking("config", "issuer: {url: https://x}"), "[::]:9901"),
         (database_with("postgres-users", json!("root=x")), "ROLE=LOGIN"),
         (database_with("postgres-users", json!("reader=a,reader=b")), "two logins"),

@@ -213,3 +213,36 @@ async fn settings_are_the_apis_until_it_refuses() {
     server.answer_with(Some(StatusCode::FORBIDDEN));
     tokio::time::timeout(soon, settings.wait_for(is(Verify::Observe))).await.expect("the directory's").unwrap();
 }
+
+/// Paused time, which runs ahead while nobody waits in real time.
+#[tokio::test(start_paused = true)]
+async fn settings_are_the_directorys_when_the_api_is_silent_for_long() {
+    async fn in_real_time(settings: &mut tokio::sync::watch::Receiver<Arc<Settings>>, wanted: Verify) -> bool {
+        for _ in 0..200 {
+            if settings.borrow_and_update().verify == wanted {
+                return true;
+            }
+            tokio::task::spawn_blocking(|| std::thread::sleep(Duration::from_millis(50))).await.unwrap();
+        }
+        false
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let mounted = |verify: &str| std::fs::write(directory.path().join("VERIFY_AUTH_ENABLED"), verify).unwrap();
+    mounted("observe");
+    let server = Server::with(switched("false"));
+    let config_map = ConfigMapRef { client: server.client(), namespace: "ns".to_owned() };
+    let sources = Sources { directory: Some(directory.path().to_owned()), cluster: Some(config_map) };
+    let mut settings = crate::settings::watch(sources).unwrap();
+    assert!(in_real_time(&mut settings, Verify::Off).await, "the API's");
+    server.answer_with(Some(StatusCode::SERVICE_UNAVAILABLE));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    mounted("true");
+    tokio::task::spawn_blocking(|| std::thread::sleep(Duration::from_secs(1))).await.unwrap();
+    assert_eq!(settings.borrow().verify, Verify::Off, "a minute is no reason yet");
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert!(in_real_time(&mut settings, Verify::Enforce).await, "the directory's");
+    server.answer_with(None);
+    server.set(switched("observe"));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(in_real_time(&mut settings, Verify::Observe).await, "the API's again");
+}

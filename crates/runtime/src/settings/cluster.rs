@@ -4,12 +4,18 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client};
+use tokio::time::Instant;
 
 use super::{Followed, NOT_BEFORE, Place, SIGN, VERIFY, Value};
 use crate::kubernetes::{Seen, Trouble, follow_one};
+
+/// An API that says nothing for so long may be out of our reach only, while people and the kubelet reach it: then the
+/// mounted directory counts, which the kubelet renews within a minute or so, until the API is heard again.
+const PATIENCE: Duration = Duration::from_secs(150);
 
 /// The ConfigMap's name, in the namespace of its service.
 const NAME: &str = "auth-settings";
@@ -35,12 +41,20 @@ pub(super) async fn follow(config_map: ConfigMapRef, followed: Arc<Followed>) {
     let mut seen = follow_one(api, NAME, "the settings in the cluster");
     let closed = followed.sender.closed();
     tokio::pin!(closed);
+    let mut silent_since: Option<Instant> = None;
     loop {
+        let patience = silent_since.map(|since| tokio::time::sleep_until(since + PATIENCE));
         tokio::select! {
             () = &mut closed => return,
             changed = seen.changed() => if changed.is_err() { return },
+            () = async { if let Some(sleep) = patience { sleep.await } }, if silent_since.is_some() => {
+                silent_since = None;
+                followed.api_is_silent(&config_map);
+                continue;
+            }
         }
         let now = seen.borrow_and_update().clone();
+        silent_since = now.trouble.as_ref().map(|_| silent_since.unwrap_or_else(Instant::now));
         hear(&now, &config_map, &followed);
     }
 }
