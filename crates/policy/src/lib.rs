@@ -13,6 +13,7 @@ mod detail;
 pub mod documents;
 pub mod explain;
 mod facts;
+pub mod grants;
 pub mod http;
 mod least;
 pub mod lint;

@@ -5,11 +5,13 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use identity::{NameError, ServiceName};
 
 mod check;
 mod database;
 mod documents;
 mod explain;
+mod grants;
 mod log;
 mod replay;
 mod suggest;
@@ -40,6 +42,11 @@ enum Question {
     ///
     /// Exit status: 0 no errors (with --strict: and no warnings), 3 otherwise, 2 something cannot be read.
     Check(check::CheckArgs),
+    /// Print the CREATE ROLE, GRANT and REVOKE statements that make PostgreSQL's own rights match the policy: the second lock,
+    /// behind the sidecar. Or, with --diff, show where a database and the policy disagree, and why.
+    ///
+    /// Exit status: 0 printed, or no difference, 3 they differ, 2 something cannot be read.
+    Grants(grants::GrantsArgs),
     /// Print the least AccessRoles and AccessGrants that cover the traffic which decision logs have seen.
     ///
     /// One role for each service and subject, which covers all that the subject did there. Counts are comments; so is
@@ -67,13 +74,31 @@ pub fn run(args: PolicyArgs) -> anyhow::Result<ExitCode> {
     match args.question {
         Question::Explain(args) => explain::run(args),
         Question::Check(args) => check::run(args),
+        Question::Grants(args) => grants::run(args),
         Question::Suggest(args) => suggest::run(args),
         Question::Replay(args) => replay::run(args),
         Question::VerifyLog(args) => verify_log::run(args),
     }
 }
 
+/// A service as people name it: NAMESPACE/NAME, and NAME alone where both are the same.
+fn service(text: &str) -> Result<ServiceName, String> {
+    let whole = if text.contains('/') { text.to_owned() } else { format!("{text}/{text}") };
+    whole.parse().map_err(|error: NameError| error.to_string())
+}
+
 fn bad_input(error: &anyhow::Error) -> anyhow::Result<ExitCode> {
     eprintln!("sidegate: {error:#}");
     Ok(ExitCode::from(BAD_INPUT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_alone_is_in_a_namespace_of_its_name() {
+        assert_eq!(service("postgres-b").unwrap(), service("postgres-b/postgres-b").unwrap());
+        assert!(service("A B").is_err() && service("").is_err() && service("a/b/c").is_err());
+    }
 }

@@ -14,7 +14,7 @@ use policy::snapshot::Snapshot;
 use serde::Serialize;
 use tokio_postgres::Client;
 
-use super::{DENIED, bad_input, database, documents, log};
+use super::{DENIED, bad_input, database, documents, log, service};
 
 /// Arguments of `sidegate policy check`.
 #[derive(Args)]
@@ -29,8 +29,9 @@ pub struct CheckArgs {
     /// a URL like postgresql://127.0.0.1:6432/shop, or `host=/run/postgresql dbname=shop`.
     #[arg(long, value_name = "DSN")]
     database: Option<String>,
-    /// The service whose database that is, as NAMESPACE/NAME; not needed where the documents speak of one only.
-    #[arg(long, requires = "database", value_name = "NAMESPACE/NAME")]
+    /// The service whose database that is, as NAMESPACE/NAME, or NAME alone where both are the same; not needed where the
+    /// documents speak of one only.
+    #[arg(long, requires = "database", value_name = "SERVICE", value_parser = service)]
     service: Option<ServiceName>,
     /// Let warnings count as errors.
     #[arg(long)]
@@ -68,7 +69,7 @@ fn find(args: &CheckArgs) -> anyhow::Result<Vec<Finding>> {
     };
     let mut found = lint(&snapshot);
     if let Some(dsn) = &args.database {
-        let service = service(&snapshot, args.service.as_ref())?;
+        let service = its_service(&snapshot, args.service.as_ref())?;
         let catalogue = database::look(dsn, |client| async move { read(&client).await })?;
         found.extend(lint_database(&snapshot, &service, &catalogue));
     }
@@ -80,7 +81,7 @@ fn broken(error: policy::snapshot::DocumentError) -> Finding {
 }
 
 /// The service whose database is looked at.
-fn service(snapshot: &Snapshot, named: Option<&ServiceName>) -> anyhow::Result<ServiceName> {
+fn its_service(snapshot: &Snapshot, named: Option<&ServiceName>) -> anyhow::Result<ServiceName> {
     if let Some(named) = named {
         let known = snapshot.knows(named);
         return known.then(|| named.clone()).with_context(|| format!("no document speaks of the service {named}"));
