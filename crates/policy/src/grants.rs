@@ -23,6 +23,9 @@ pub use script::script;
 /// What PostgreSQL calls the things that rules can open of a relation.
 pub const RELATION_PRIVILEGES: [&str; 5] = ["SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE"];
 
+/// And of a sequence.
+pub const SEQUENCE_PRIVILEGES: [&str; 3] = ["SELECT", "UPDATE", "USAGE"];
+
 /// A database login and what the policy opens to the sessions that run as it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Login {
@@ -128,6 +131,40 @@ impl Login {
         let of_rules =
             self.rights_in(database).flat_map(|rights| keys.iter().filter_map(|key| rights.relations.get(key)));
         of_levels.chain(of_rules.flatten().copied()).collect()
+    }
+
+    /// What the policy opens of a sequence that feeds defaults of these tables, and what a person may have given besides.
+    ///
+    /// A rule for `nextval` is for all sequences; which of them PostgreSQL shall give, a person says.
+    pub(crate) fn opened_sequence(
+        &self,
+        database: &str,
+        (schema, name): (&str, &str),
+        feeds: &[(String, String)],
+    ) -> (BTreeSet<&'static str>, BTreeSet<&'static str>) {
+        let mut opened = BTreeSet::new();
+        if self.opened(database, schema, name).contains("SELECT") {
+            opened.insert("SELECT");
+        }
+        if feeds.iter().any(|(schema, table)| self.opened(database, schema, table).contains("INSERT")) {
+            opened.insert("USAGE");
+        }
+        if self.levels.contains(&Level::Writer) {
+            opened.extend(SEQUENCE_PRIVILEGES);
+        }
+        let calls = |name: &str| self.opens_function(database, "pg_catalog", &[name.to_owned()]);
+        let usage = ["nextval", "currval", "lastval"].into_iter().any(calls).then_some("USAGE");
+        (opened, usage.into_iter().chain(calls("setval").then_some("UPDATE")).collect())
+    }
+
+    /// The roles of PostgreSQL's that sessions of built-in roles get their rights from.
+    #[must_use]
+    pub fn memberships(&self) -> &'static [&'static str] {
+        match self.levels.last() {
+            None => &[],
+            Some(Level::Reader) => &["pg_read_all_data"],
+            Some(_) => &["pg_read_all_data", "pg_write_all_data"],
+        }
     }
 
     /// Whether the policy opens a function that is called, or is behind an operator, by one of these names.

@@ -224,6 +224,47 @@ fn what_somebody_changed_is_told_with_the_reason() {
             "app_reader more execute public.shout() granted to PUBLIC",
         ),
         (
+            "grant trigger on orders to app_reader",
+            "revoke trigger on orders from app_reader",
+            "app_reader more trigger public.orders granted to it",
+        ),
+        (
+            "grant references (note) on orders to app_reader",
+            "revoke references (note) on orders from app_reader",
+            "app_reader more references public.orders granted on columns",
+        ),
+        (
+            "grant select on orders to app_reader with grant option",
+            "revoke select on orders from app_reader",
+            "app_reader more  app_reader it may grant select on public.orders to others",
+        ),
+        (
+            "grant execute on function pg_read_file(text) to app_reader",
+            "revoke execute on function pg_read_file(text) from app_reader",
+            "app_reader more execute pg_catalog.pg_read_file(text) granted to it",
+        ),
+        (
+            "grant select on pg_authid to public",
+            "revoke select on pg_authid from public",
+            "app_orders_writer more select pg_catalog.pg_authid granted to PUBLIC",
+        ),
+        (
+            "grant pg_write_all_data to app_reader; alter role app_reader noinherit",
+            "revoke pg_write_all_data from app_reader; alter role app_reader inherit",
+            "app_reader more  app_reader it is a member of pg_write_all_data, and can become it",
+        ),
+        (
+            "grant update on sequence log_id_seq to app_orders_writer",
+            "revoke update on sequence log_id_seq from app_orders_writer",
+            "app_orders_writer more update public.log_id_seq granted to it",
+        ),
+        (
+            "revoke usage on sequence log_id_seq from app_orders_writer",
+            "grant usage on sequence log_id_seq to app_orders_writer",
+            "app_orders_writer less usage public.log_id_seq the privilege is missing",
+        ),
+        ("create sequence later", "drop sequence later", "app_writer less usage public.later the privilege is missing"),
+        (
             "drop table items cascade",
             "create table items (a int); grant select, insert on items to app_orders_writer",
             "app_orders_writer less insert public.items the relation is not there",
@@ -240,6 +281,27 @@ fn what_somebody_changed_is_told_with_the_reason() {
         assert!(found.iter().any(|one| one == told), "{change}: {told}\n{}", found.join("\n"));
         shop.sql(back);
         assert_eq!(shop.differences(), Vec::<String>::new(), "after {back}");
+    }
+}
+
+#[test]
+fn what_somebody_changed_the_script_sets_right() {
+    let shop = Shop::open();
+    let script = shop.script();
+    shop.sql(&script);
+    shop.sql(r#"revoke execute on all functions in schema "Überall" from public"#);
+    for change in [
+        "alter role app_reader noinherit superuser nologin",
+        "grant all on orders to app_reader with grant option; grant create on schema public to app_reader",
+        "create role team; grant select, update (msg) on log to team with grant option; set role team;
+         grant select, update (msg) on log to app_orders_writer",
+        "grant pg_write_all_data, app_owner to app_reader; grant execute on function pg_read_file(text) to app_reader",
+        "revoke all on sequence log_id_seq from app_orders_writer; create sequence later",
+    ] {
+        shop.sql(change);
+        assert_ne!(shop.differences(), Vec::<String>::new(), "{change}");
+        shop.sql(&script);
+        assert_eq!(shop.differences(), Vec::<String>::new(), "after {change}");
     }
 }
 

@@ -11,6 +11,13 @@ use super::{Login, RELATION_PRIVILEGES};
 pub enum Target {
     /// A table, view or the like, by its stored name.
     Relation(String),
+    /// A sequence: its stored name, and the schemas and names of the tables whose defaults take numbers from it.
+    Sequence {
+        /// Stored name.
+        name: String,
+        /// Stored names.
+        feeds: Vec<(String, String)>,
+    },
     /// The schema itself, in which things can be made.
     Schema,
     /// A function or procedure: its stored name, its arguments' types, and the operators that it is behind.
@@ -27,7 +34,7 @@ pub enum Target {
 /// One privilege of a login as a server tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Privilege {
-    /// `SELECT` and so on, or `EXECUTE`.
+    /// As PostgreSQL calls it: `SELECT`, `EXECUTE`, and also those that no rule opens, like `TRIGGER`.
     pub name: String,
     /// Whether the login has it on the whole.
     pub whole: bool,
@@ -106,6 +113,14 @@ fn judge(login: &Login, database: &str, held: &Held) -> Option<Difference> {
     let Held { schema, target, privilege } = held;
     let (open, object) = match target {
         Target::Schema => (false, schema.clone()),
+        Target::Sequence { name, feeds } => {
+            let (opened, besides) = login.opened_sequence(database, (schema, name), feeds);
+            let wanted = opened.contains(privilege.name.as_str());
+            if !wanted && besides.contains(privilege.name.as_str()) {
+                return None;
+            }
+            (wanted, format!("{schema}.{name}"))
+        }
         Target::Relation(name) => {
             let opened = login.opened(database, schema, name);
             (opened.contains(privilege.name.as_str()), format!("{schema}.{name}"))
@@ -128,7 +143,9 @@ fn missing(login: &Login, database: &str, held: &[Held]) -> Vec<Difference> {
     for Held { schema, target, .. } in held {
         match target {
             Target::Schema => {}
-            Target::Relation(name) => _ = there.entry(false).or_default().insert((schema, name)),
+            Target::Relation(name) | Target::Sequence { name, .. } => {
+                _ = there.entry(false).or_default().insert((schema, name))
+            }
             Target::Function { name, operators, .. } => {
                 let names = std::iter::once(name).chain(operators).map(|name| (schema.as_str(), name.as_str()));
                 there.entry(true).or_default().extend(names);

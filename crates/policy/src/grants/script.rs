@@ -2,7 +2,8 @@
 //!
 //! One transaction, so nobody ever sees a login without its rights; a second run ends where the first did. A relation or
 //! function that is not there is a WARNING and not an error, since one script serves every database of a service.
-//! Absent: what is granted to PUBLIC, which is other logins' too; comments and `--diff` tell.
+//! Absent: CASCADE (a right that a login has passed on ends it with PostgreSQL's error), and what is granted to PUBLIC, which is
+//! other logins' too; comments and `--diff` tell.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -13,8 +14,8 @@ use super::quote::{array, block, comment, literal, name, qualified};
 use super::{Login, Name, Rights, is_system};
 use crate::role::Level;
 
-/// New logins: no more than what the grants say, and no password, since the sidecar comes over the Unix socket.
-const ATTRIBUTES: &str = "LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS";
+/// Logins: no more than what the grants say, and no password, since the sidecar comes over the Unix socket.
+const ATTRIBUTES: &str = "LOGIN INHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS";
 
 /// The statements that make PostgreSQL's rights match the policy, for every database of the service.
 #[must_use]
@@ -69,7 +70,7 @@ fn create(login: &Login) -> String {
     text + &block(&format!(
         "BEGIN\n  IF current_user = {stored} OR session_user = {stored} THEN\n    RAISE EXCEPTION USING MESSAGE = {};\n  END IF;\n  \
            IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {stored}) THEN\n    CREATE ROLE {user} {ATTRIBUTES};\n  \
-           ELSIF EXISTS (SELECT FROM pg_roles WHERE rolname = {stored} AND (NOT rolcanlogin OR rolsuper OR rolcreatedb\n      \
+           ELSIF EXISTS (SELECT FROM pg_roles WHERE rolname = {stored} AND (NOT rolcanlogin OR NOT rolinherit OR rolsuper OR rolcreatedb\n      \
            OR rolcreaterole OR rolreplication OR rolbypassrls)) THEN\n    ALTER ROLE {user} {ATTRIBUTES};\n  END IF;\nEND\n",
         literal(&format!("sidegate: this takes rights from {user}, so run it as somebody else"))
     ))
@@ -88,28 +89,31 @@ const TAKE: &str = "\
 DECLARE
   login record;
   thing record;
+  before text := current_setting('role');
 BEGIN
   FOR login IN SELECT oid, rolname FROM pg_roles WHERE rolname = ANY (LOGINS) ORDER BY rolname LOOP
     FOR thing IN
-      SELECT format('TABLE %s', c.oid::regclass) AS what FROM pg_class c WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
-        AND c.relowner <> login.oid AND (EXISTS (SELECT FROM aclexplode(c.relacl) a WHERE a.grantee = login.oid)
-          OR EXISTS (SELECT FROM pg_attribute t, aclexplode(t.attacl) a WHERE t.attrelid = c.oid AND a.grantee = login.oid))
-      UNION ALL SELECT format('SEQUENCE %s', c.oid::regclass) FROM pg_class c WHERE c.relkind = 'S'
-        AND c.relowner <> login.oid AND EXISTS (SELECT FROM aclexplode(c.relacl) a WHERE a.grantee = login.oid)
-      UNION ALL SELECT format('ROUTINE %s', p.oid::regprocedure) FROM pg_proc p
-        WHERE p.proowner <> login.oid AND EXISTS (SELECT FROM aclexplode(p.proacl) a WHERE a.grantee = login.oid)
-      UNION ALL SELECT format('SCHEMA %I', n.nspname) FROM pg_namespace n
-        WHERE n.nspowner <> login.oid AND EXISTS (SELECT FROM aclexplode(n.nspacl) a WHERE a.grantee = login.oid)
-      UNION ALL SELECT format('DATABASE %I', d.datname) FROM pg_database d WHERE d.datname = current_database()
-        AND d.datdba <> login.oid AND EXISTS (SELECT FROM aclexplode(d.datacl) a WHERE a.grantee = login.oid)
-      ORDER BY what
+      SELECT DISTINCT what, CASE WHEN grantor <> owner AND pg_has_role(grantor, 'MEMBER') THEN pg_get_userbyid(grantor) END AS other FROM (
+        SELECT format('%s %s', CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, c.oid::regclass) AS what,
+          c.relowner AS owner, a.grantor, a.grantee FROM pg_class c, aclexplode(c.relacl) a WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+        UNION ALL SELECT format('TABLE %s', c.oid::regclass), c.relowner, a.grantor, a.grantee
+          FROM pg_class c JOIN pg_attribute t ON t.attrelid = c.oid, aclexplode(t.attacl) a
+        UNION ALL SELECT format('ROUTINE %s', p.oid::regprocedure), p.proowner, a.grantor, a.grantee FROM pg_proc p, aclexplode(p.proacl) a
+        UNION ALL SELECT format('SCHEMA %I', n.nspname), n.nspowner, a.grantor, a.grantee FROM pg_namespace n, aclexplode(n.nspacl) a
+        UNION ALL SELECT format('DATABASE %I', d.datname), d.datdba, a.grantor, a.grantee FROM pg_database d, aclexplode(d.datacl) a
+          WHERE d.datname = current_database()) held
+      WHERE grantee = login.oid AND owner <> login.oid ORDER BY what, other
     LOOP
+      -- Who had it with grant option and passed it on must take it back. Whom the runner cannot become is left, and --diff tells.
+      PERFORM set_config('role', coalesce(thing.other, before), true);
       EXECUTE format('REVOKE ALL ON %s FROM %I', thing.what, login.rolname);
+      PERFORM set_config('role', before, true);
     END LOOP;
-    FOR thing IN SELECT r.rolname FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid WHERE m.member = login.oid
-      ORDER BY r.rolname
+    FOR thing IN SELECT r.rolname, CASE WHEN current_setting('server_version_num')::int >= 160000 AND pg_has_role(m.grantor, 'USAGE')
+        THEN format(' GRANTED BY %I', pg_get_userbyid(m.grantor)) END AS granted_by
+      FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid WHERE m.member = login.oid ORDER BY r.rolname, granted_by
     LOOP
-      EXECUTE format('REVOKE %I FROM %I', thing.rolname, login.rolname);
+      EXECUTE format('REVOKE %I FROM %I%s', thing.rolname, login.rolname, thing.granted_by);
     END LOOP;
     IF EXISTS (SELECT FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass AND refobjid = login.oid AND deptype = 'o') THEN
       RAISE WARNING 'sidegate: % owns objects, which no REVOKE takes from it: give them to another role (REASSIGN OWNED)', login.rolname;
@@ -121,8 +125,8 @@ END
 fn give(login: &Login) -> String {
     let user = name(&login.name);
     let mut text = "\n".to_owned() + &comment(&format!("What {user} may."));
-    if let Some(level) = login.levels.last() {
-        text += &give_level(&user, *level);
+    if !login.levels.is_empty() {
+        text += &give_level(&user, login.memberships());
     }
     for (databases, rights) in &login.rights {
         text += &give_rights(&user, databases, rights);
@@ -130,12 +134,14 @@ fn give(login: &Login) -> String {
     text
 }
 
-fn give_level(user: &str, level: Level) -> String {
+fn give_level(user: &str, memberships: &[&str]) -> String {
     let mut text = "-- PostgreSQL 14 or later.\n".to_owned();
+    text += "-- This opens PostgreSQL's own tables, too, and so the hashes of passwords in pg_authid, which the sidecar keeps shut.\n";
     text += &block(&format!("BEGIN\n{}END\n", connect_here(user)));
-    let _ = writeln!(text, "GRANT pg_read_all_data TO {user};");
-    if level == Level::Writer {
-        let _ = writeln!(text, "GRANT pg_write_all_data TO {user};");
+    for role in memberships {
+        let _ = writeln!(text, "GRANT {role} TO {user};");
+    }
+    if memberships.contains(&"pg_write_all_data") {
         text += &block(&WRITER_SEQUENCES.replace("LOGIN", user));
     }
     text
@@ -178,6 +184,10 @@ fn give_rights(user: &str, databases: &BTreeSet<String>, rights: &Rights) -> Str
         text += &notes;
         body += &grants;
     }
+    if rights.functions.iter().any(gives_numbers) {
+        text += "-- PostgreSQL wants a right on the sequence, too, and no rule says which: GRANT USAGE (setval: UPDATE) ON SEQUENCE yourself,\n\
+                 -- after this, which takes it again at each run.\n";
+    }
     for function in &rights.functions {
         body += &give_function(user, function);
     }
@@ -198,7 +208,10 @@ fn give_relation(user: &str, (schema, relation): &Name, privileges: &[&str]) -> 
                     "ALTER DEFAULT PRIVILEGES IN SCHEMA {} GRANT {list} ON TABLES TO {user};",
                     name(schema)
                 ));
-        let grant = format!("GRANT {list} ON ALL TABLES IN SCHEMA {} TO {user};", name(schema));
+        let mut grant = format!("GRANT {list} ON ALL TABLES IN SCHEMA {} TO {user};", name(schema));
+        if privileges.contains(&"SELECT") {
+            let _ = write!(grant, "\n    GRANT SELECT ON ALL SEQUENCES IN SCHEMA {} TO {user};", name(schema));
+        }
         return (notes, guarded("to_regnamespace", &name(schema), &grant) + &sequences);
     };
     let relation = qualified(schema, relation);
@@ -227,6 +240,12 @@ fn sequences(user: &str, schema: &str, relation: Option<&str>) -> String {
         literal(&name(schema)),
         literal(user)
     )
+}
+
+/// Whether it is one of the functions that take a sequence as an argument.
+fn gives_numbers((schema, function): &Name) -> bool {
+    let known = ["nextval", "currval", "lastval", "setval"];
+    schema == "pg_catalog" && function.as_deref().is_none_or(|name| known.contains(&name))
 }
 
 /// All functions of a name, and those behind operators of it.

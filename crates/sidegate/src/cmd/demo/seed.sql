@@ -79,12 +79,14 @@ FROM generate_series(1, 300) AS n;
 
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO app_reader, app_writer, app_legacy;
 GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO app_writer, app_legacy;
+GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO app_reader;
 GRANT USAGE, SELECT, UPDATE ON ALL SEQUENCES IN SCHEMA public TO app_writer, app_legacy;
 GRANT SELECT, INSERT ON public.orders, public.items TO app_orders_writer;
 -- Tables that the role owner makes later are there for readers and writers, too.
 ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO app_reader, app_writer, app_legacy;
 ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT INSERT, UPDATE, DELETE ON TABLES TO app_writer, app_legacy;
 ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT USAGE, SELECT, UPDATE ON SEQUENCES TO app_writer, app_legacy;
+ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON SEQUENCES TO app_reader;
 
 COMMIT;
 RESET ROLE;
