@@ -14,7 +14,8 @@ pub enum Link {
     Follows(Head),
     /// A chain begins with it.
     Begins(Head),
-    /// It is the first that there is, and its chain began earlier: whether it was changed cannot be told.
+    /// It is the first that there is, and its chain began earlier: whoever wrote it may have put any digest there, so that
+    /// neither it nor its digest is proven. What follows is proven to follow it.
     Enters(Head),
     /// Its writer did not live to finish it; no digest covers it.
     Torn,
