@@ -1,4 +1,4 @@
-//! What operators and Kubernetes ask of a process: `GET /metrics`, `/healthz`, `/readyz`, and of a sidecar `/decisions`.
+//! What operators and Kubernetes ask of a process: `GET /metrics`, `/healthz`, `/readyz`, and of a sidecar `/decisions`, `/settings`.
 //!
 //! Absent on purpose: anything that changes state. There is no authentication here, so there is nothing to do, and
 //! nothing to read from elsewhere that is anybody's secret.
@@ -20,6 +20,7 @@ use crate::listen::Listener;
 use crate::metrics::{Format, Metrics};
 
 pub mod decisions;
+pub mod settings;
 
 /// What has to be true before traffic is welcome. Clones share the state.
 #[derive(Debug, Clone, Default)]

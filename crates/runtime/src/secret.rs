@@ -81,7 +81,7 @@ pub fn warn_if_exposed(path: &Path) {
 }
 
 /// Reads a text file of bounded size; every error names the file and says what is wrong.
-pub(crate) fn read_text(path: &Path, limit: u64) -> io::Result<String> {
+pub fn read_text(path: &Path, limit: u64) -> io::Result<String> {
     let bytes = read_bytes(path, limit)?;
     String::from_utf8(bytes)
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, format!("{} is not a text in UTF-8", path.display())))

@@ -114,7 +114,9 @@ pub async fn serve(config: Config, drain: DrainWatch) -> Result<Decisions, Serve
     if let Some(address) = &shared.config.admin {
         let listener = Listener::bind(address).await?;
         let routes = admin::router(registry, shared.readiness.clone(), drain.clone());
-        tokio::spawn(admin::serve(listener, routes.merge(admin::decisions::router(log.clone()))));
+        let routes = routes.merge(admin::decisions::router(log.clone()));
+        let settings = admin::settings::router(shared.config.service.to_string(), shared.settings.clone());
+        tokio::spawn(admin::serve(listener, routes.merge(settings)));
     }
     tokio::spawn(show_settings(shared.settings.clone(), shared.audit.metrics.clone()));
     tracing::info!(service = %shared.config.service, "serving");

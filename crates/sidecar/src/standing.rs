@@ -86,6 +86,11 @@ impl Standing {
             return None;
         }
         let ended = |message: &str, hint: &str| Some(ErrorFields::fatal("57P01", message).hint(hint));
+        if self.tolerated && self.credential.is_some() && !self.withdrawn {
+            let message =
+                "sidegate: verification is enforced now, and this session did what it may not do while it was not";
+            return ended(message, "Reconnect: what it holds of that, such as locks, ends with it.");
+        }
         if self.credential.is_none() || self.tolerated || self.withdrawn {
             let message = "sidegate: verification is enforced now, and would have refused this session";
             return ended(message, "Show a token.");

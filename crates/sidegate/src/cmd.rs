@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod check;
+pub mod console;
 pub mod demo;
 pub mod guard;
 pub mod inject;

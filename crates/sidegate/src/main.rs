@@ -41,6 +41,8 @@ enum Command {
     Check(cmd::check::CheckArgs),
     /// Measure what authorization costs, on a demo of its own or any other target.
     Bench(cmd::bench::BenchArgs),
+    /// Run the web console: see what every sidecar does, and steer it.
+    Console(cmd::console::ConsoleArgs),
     /// Print the OpenAPI document of what Sidegate serves.
     Openapi(cmd::openapi::OpenapiArgs),
     /// Hold one child process of the demo and end it when the demo is gone.
@@ -74,6 +76,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Install(args) => cmd::install::run(args),
         Command::Check(args) => cmd::check::run(args),
         Command::Bench(args) => cmd::bench::run(args),
+        Command::Console(args) => cmd::console::run(args),
         Command::Openapi(args) => cmd::openapi::run(&args),
         Command::Guard(args) => cmd::guard::run(args),
         Command::Inventory(args) => cmd::inventory::run(args),

@@ -42,10 +42,12 @@ fn the_ready_file_has_the_promised_shape() {
     let demo = Demo::start(PROGRAM);
     let ready = demo.ready();
     let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
-    let all = ["ca_file", "decision_logs", "dir", "http", "inbound", "inbound_http", "issuer"];
+    let all = ["ca_file", "console", "decision_logs", "dir", "http", "inbound", "inbound_http", "issuer"];
     let rest = ["metrics", "outbound", "postgres", "settings", "subject_tokens", "trust_bundle"];
     assert_eq!(keys(ready), [&all[..], &rest].concat());
     assert!(ready["issuer"].as_str().unwrap().starts_with("http://127.0.0.1:"));
+    let link = ready["console"].as_str().unwrap();
+    assert!(link.starts_with("http://127.0.0.1:") && link.contains("/sign-in?key="), "{link}");
     assert_eq!(keys(&ready["inbound"]), ["postgres-a", "postgres-b"]);
     let targets: BTreeSet<&str> = ["postgres-a", "postgres-b", demo.web()].into();
     assert_eq!(keys(&ready["inbound_http"]), Vec::from_iter(targets.clone()));

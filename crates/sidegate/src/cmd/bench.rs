@@ -76,6 +76,12 @@ pub struct BenchArgs {
     /// Measure a demo that runs, by its ready file (`sidegate demo --ready-file FILE`), and put its settings back afterwards.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["native", "http"])]
     demo: Option<PathBuf>,
+    /// Which database of the demo. service-a may write to postgres-a, and only read postgres-b: select and heavy.
+    #[arg(long, value_name = "NAME", default_value = "postgres-a", value_parser = ["postgres-a", "postgres-b"], conflicts_with_all = ["native", "http"])]
+    service: String,
+    /// Say how far it is on standard error, a line `DONE/ALL` a run: for programs.
+    #[arg(long, hide = true)]
+    progress_lines: bool,
     /// Measure this PostgreSQL or sidecar instead of a demo, as it is; the tables must be there (--print-schema). The first of
     /// several is what the others are held against.
     #[arg(long, value_name = "DSN")]
@@ -101,6 +107,7 @@ pub fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
 async fn bench(args: BenchArgs) -> anyhow::Result<ExitCode> {
     // What is wrong with the arguments is told before anything is started.
     wanted(&args, Vec::new()).check()?;
+    only_what_is_allowed(&args)?;
     let targets = targets(&args)?;
     let chart = args.chart.as_deref().map(ChartFile::create).transpose()?;
     let csv = args.csv.as_deref().map(|file| CsvFile::create(file, args.wide)).transpose()?;
@@ -119,13 +126,22 @@ async fn bench(args: BenchArgs) -> anyhow::Result<ExitCode> {
     Ok(if complained { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
+/// service-a is a reader of postgres-b: what would be denied is not measured.
+fn only_what_is_allowed(args: &BenchArgs) -> anyhow::Result<()> {
+    let writes = args.operations.iter().any(|operation| matches!(operation, Operation::Light | Operation::Mixed));
+    if args.service == "postgres-b" && writes {
+        anyhow::bail!("--service postgres-b: service-a only reads there; add --operations select,heavy");
+    }
+    Ok(())
+}
+
 async fn ground(args: &BenchArgs, targets: Vec<Target>, cancel: &Cancel) -> anyhow::Result<Ground> {
     if !targets.is_empty() {
         return Ok(Ground::Targets(targets, args.rows));
     }
     let demo = match &args.demo {
-        Some(ready_file) => DemoGround::attach(ready_file, args.rows).await?,
-        None => DemoGround::start(args.rows, cancel).await?,
+        Some(ready_file) => DemoGround::attach(ready_file, &args.service, args.rows).await?,
+        None => DemoGround::start(&args.service, args.rows, cancel).await?,
     };
     Ok(Ground::Demo(Box::new(demo)))
 }
@@ -166,6 +182,9 @@ async fn measure(
     let (mut outcomes, mut written) = (Vec::new(), Ok(()));
     let runs = execute(&plan, ground, how, cancel, |outcome| {
         bar.inc(1);
+        if args.progress_lines {
+            eprintln!("{}/{}", bar.position(), plan.runs().len());
+        }
         bar.set_message(outcome.run.to_string());
         if let Err(error) = csv.as_mut().map_or(Ok(()), |csv| csv.write(&outcome)) {
             written = Err(error);

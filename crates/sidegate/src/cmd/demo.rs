@@ -139,8 +139,10 @@ async fn bring_up(
         parts.write()?;
         let Err(error) = start_services(&parts, children).await else {
             say(&ready::lines(&parts, &binaries.psql_command())?);
+            let description = ready::description(&parts)?;
+            ready::write(&layout.ground(), &description)?;
             if let Some(file) = ready_file.path() {
-                ready::write(file, &ready::description(&parts)?)?;
+                ready::write(file, &description)?;
             }
             return Ok((cluster, web));
         };
@@ -180,8 +182,12 @@ async fn start_services(parts: &Parts<'_>, children: &mut Children) -> anyhow::R
     for name in world::sidecars(web) {
         children.start(&own_spec(layout, Stage::Sidecar, name)?)?;
     }
+    // What an earlier console has written would lead nowhere.
+    files::remove(&layout.console_link())?;
+    children.start(&own_spec(layout, Stage::Console, "console")?)?;
     let limited = async {
-        let result = tokio::time::timeout(UP_LIMIT, prove_all(parts)).await;
+        let proofs = async { tokio::try_join!(prove_all(parts), link_is_there(layout)).map(|_| ()) };
+        let result = tokio::time::timeout(UP_LIMIT, proofs).await;
         result.unwrap_or_else(|_| {
             bail!("not everything came up in {} s; see {}", UP_LIMIT.as_secs(), layout.dir().join("logs").display())
         })
@@ -215,6 +221,14 @@ async fn prove_all(parts: &Parts<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The console writes it when it listens.
+async fn link_is_there(layout: &Layout) -> anyhow::Result<()> {
+    while !layout.console_link().exists() {
+        tokio::time::sleep(RETRY).await;
+    }
+    Ok(())
+}
+
 async fn answers(port: u16) -> anyhow::Result<()> {
     let connected = async {
         while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_err() {
@@ -226,7 +240,11 @@ async fn answers(port: u16) -> anyhow::Result<()> {
 
 /// This same binary with a configuration file.
 fn own_spec(layout: &Layout, stage: Stage, name: &str) -> anyhow::Result<Spec> {
-    let subcommand = if stage == Stage::Issuer { "issuer" } else { "sidecar" };
+    let subcommand = match stage {
+        Stage::Issuer => "issuer",
+        Stage::Console => "console",
+        _ => "sidecar",
+    };
     Ok(Spec {
         name: name.into(),
         stage,

@@ -1,4 +1,4 @@
-//! A demo as what is measured: service-a, which may write, to postgres-a.
+//! A demo as what is measured: service-a to postgres-a, where it may write, or to postgres-b, which it reads.
 //!
 //! The tables are made on PostgreSQL's own socket, as its superuser, and taken away at the end. Nothing else of the demo
 //! is changed but the two settings, which are put back.
@@ -19,11 +19,11 @@ use crate::bench::plan::Protocol;
 use crate::bench::statements;
 
 const APP: &str = "service-a";
-const DATABASE: &str = "postgres-a";
 /// Of no role: that leaves the choice to the one role granted.
 const LOGIN: &str = "app";
-/// PostgreSQL's login behind the role that service-a is granted, and where nothing is verified.
+/// PostgreSQL's logins behind the roles that service-a is granted, and where nothing is verified.
 const WRITER: &str = "app_writer";
+const READER: &str = "app_reader";
 const UNVERIFIED: &str = "app_legacy";
 
 /// Whether it is the login of sessions that showed no token.
@@ -38,6 +38,7 @@ pub struct DemoGround {
     direct: Config,
     superuser: tokio_postgres::Client,
     version: String,
+    database: String,
     rows: u32,
     sign: Switch,
     verify: Switch,
@@ -51,9 +52,9 @@ impl DemoGround {
     ///
     /// # Errors
     /// When it cannot be had.
-    pub async fn start(rows: u32, cancel: &Cancel) -> anyhow::Result<Self> {
+    pub async fn start(database: &str, rows: u32, cancel: &Cancel) -> anyhow::Result<Self> {
         let (own, ready) = OwnDemo::start(cancel).await?;
-        match Self::prepare(&ready, rows).await {
+        match Self::prepare(&ready, database, rows).await {
             Ok(ground) => Ok(Self { own: Some(own), ..ground }),
             Err(error) => {
                 own.end().await?;
@@ -66,14 +67,14 @@ impl DemoGround {
     ///
     /// # Errors
     /// When there is none, or it cannot be reached.
-    pub async fn attach(ready_file: &Path, rows: u32) -> anyhow::Result<Self> {
+    pub async fn attach(ready_file: &Path, database: &str, rows: u32) -> anyhow::Result<Self> {
         let text =
             fs::read(ready_file).with_context(|| format!("cannot read {}: is the demo up?", ready_file.display()))?;
         let ready = serde_json::from_slice(&text).with_context(|| format!("{}", ready_file.display()))?;
-        Self::prepare(&ready, rows).await
+        Self::prepare(&ready, database, rows).await
     }
 
-    async fn prepare(ready: &Value, rows: u32) -> anyhow::Result<Self> {
+    async fn prepare(ready: &Value, database: &str, rows: u32) -> anyhow::Result<Self> {
         let text = |pointer: String| {
             let found = ready.pointer(&pointer).and_then(Value::as_str);
             found.with_context(|| format!("the ready file has no {pointer}: it is of another version"))
@@ -81,22 +82,23 @@ impl DemoGround {
         let metrics = |name: &str| Metrics::at(text(format!("/metrics/{name}"))?);
         let switch =
             |name: &str, key: &str| Switch::at(Path::new(text(format!("/settings/{name}"))?), key, metrics(name)?);
-        let mut native = client::parse_dsn(text(format!("/outbound/{APP}/{DATABASE}"))?)?;
+        let mut native = client::parse_dsn(text(format!("/outbound/{APP}/{database}"))?)?;
         let mut direct = Config::new();
-        direct.host_path(text(format!("/postgres/{DATABASE}/socket_dir"))?);
+        direct.host_path(text(format!("/postgres/{database}/socket_dir"))?);
         direct.dbname(native.get_dbname().unwrap_or_default()).application_name("sidegate bench");
-        let superuser = superuser(&direct, text(format!("/postgres/{DATABASE}/admin"))?).await?;
+        let superuser = superuser(&direct, text(format!("/postgres/{database}/admin"))?).await?;
         let version = superuser.query_one("show server_version", &[]).await?.try_get(0)?;
         make_tables(&superuser, rows).await.context("cannot make the tables of the benchmark")?;
         native.user(LOGIN);
-        direct.user(WRITER);
+        direct.user(if database == "postgres-b" { READER } else { WRITER });
         Ok(Self {
-            http: Address::parse(text(format!("/http/{APP}/{DATABASE}"))?)?,
+            http: Address::parse(text(format!("/http/{APP}/{database}"))?)?,
             sign: switch(APP, "SIGN_AUTH_ENABLED")?,
-            verify: switch(DATABASE, "VERIFY_AUTH_ENABLED")?,
+            verify: switch(database, "VERIFY_AUTH_ENABLED")?,
             outbound: metrics(APP)?,
-            inbound: metrics(DATABASE)?,
+            inbound: metrics(database)?,
             own: None,
+            database: database.to_owned(),
             native,
             direct,
             superuser,
@@ -157,10 +159,10 @@ impl DemoGround {
 
     /// What a reader of the results must know of it.
     pub fn describe(&self) -> Vec<String> {
-        let version = &self.version;
+        let (version, database) = (&self.version, &self.database);
         let whose = if self.own.is_some() { "a demo of its own" } else { "a demo that ran already" };
         vec![
-            format!("{whose}: {APP} to {DATABASE}, PostgreSQL {version} with fsync off, {} rows in the large table", self.rows),
+            format!("{whose}: {APP} to {database}, PostgreSQL {version} with fsync off, {} rows in the large table", self.rows),
             "pair: app, TCP, sidecar, mutual TLS, sidecar, Unix socket, PostgreSQL; direct: app, Unix socket, PostgreSQL"
                 .into(),
         ]
@@ -191,7 +193,7 @@ async fn superuser(direct: &Config, name: &str) -> anyhow::Result<tokio_postgres
 }
 
 async fn make_tables(superuser: &tokio_postgres::Client, rows: u32) -> anyhow::Result<()> {
-    let grants = [WRITER, UNVERIFIED].into_iter().flat_map(statements::grants);
+    let grants = [READER, WRITER, UNVERIFIED].into_iter().flat_map(statements::grants);
     for statement in statements::preparation(rows).into_iter().chain(grants) {
         superuser.batch_execute(&statement).await.with_context(|| statement.clone())?;
     }

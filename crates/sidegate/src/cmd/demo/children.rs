@@ -29,6 +29,7 @@ const LAST_BYTES: u64 = 8 * 1024;
 /// In which order to end: what serves others goes last.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
+    Console,
     Sidecar,
     Issuer,
     /// The HTTP service; ended together with PostgreSQL, but as other programs are.

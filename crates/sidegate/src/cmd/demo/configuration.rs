@@ -31,7 +31,37 @@ impl Parts<'_> {
         for app in APPS {
             self.write_one(app, &self.app(app)?)?;
         }
-        Ok(())
+        self.write_one("console", &self.console()?)
+    }
+
+    fn console(&self) -> anyhow::Result<String> {
+        let sidecars = world::sidecars(self.web).map(|name| {
+            let admin = self.address(&world::admin(name))?;
+            let log = quoted(&self.layout.decisions(name));
+            anyhow::Ok(format!("      - {{service: {name}/{name}, admin: 'http://{admin}', decision_log: {log}}}\n"))
+        });
+        Ok(format!(
+            "listen: {listen}\n\
+             admin: {{listen: {admin}}}\n\
+             sign_in: {{link_file: {link}}}\n\
+             state: {state}\n\
+             platform:\n  \
+               local:\n    \
+                 settings: {settings}\n    \
+                 documents: {documents}\n    \
+                 issuer: {issuer}\n    \
+                 benchmark: {ground}\n    \
+                 sidecars:\n{sidecars}",
+            listen = self.address(&world::console())?,
+            admin = self.address(&world::console_admin())?,
+            link = quoted(&self.layout.console_link()),
+            state = quoted(&self.layout.console_state()),
+            settings = quoted(&self.layout.dir().join("settings")),
+            documents = quoted(&self.layout.documents()),
+            issuer = world::issuer_url(self.ports)?,
+            ground = quoted(&self.layout.ground()),
+            sidecars = sidecars.collect::<anyhow::Result<String>>()?,
+        ))
     }
 
     fn write_one(&self, name: &str, content: &str) -> anyhow::Result<()> {

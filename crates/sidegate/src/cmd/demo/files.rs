@@ -32,6 +32,16 @@ pub fn write_if_missing(path: &Path, content: &str) -> anyhow::Result<()> {
     if path.exists() { Ok(()) } else { replace(path, content.as_bytes(), PUBLIC) }
 }
 
+/// No such file any more, whether or not there was one.
+pub fn remove(path: &Path) -> anyhow::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// A directory and its parents, all with this mode if made now.
 pub fn directory(path: &Path, mode: u32) -> anyhow::Result<()> {
     fs::DirBuilder::new()

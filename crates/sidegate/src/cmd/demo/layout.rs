@@ -41,9 +41,14 @@ impl Layout {
         let dir = dir.to_str().context("the path of the state directory is not UTF-8; choose another with --dir")?;
         let layout = Self { dir: PathBuf::from(dir) };
         layout.let_others_pass()?;
-        for (name, mode) in
-            [("config", 0o755), ("documents", 0o755), ("logs", 0o700), ("cluster", 0o700), ("issuer", 0o700)]
-        {
+        for (name, mode) in [
+            ("config", 0o755),
+            ("documents", 0o755),
+            ("logs", 0o700),
+            ("cluster", 0o700),
+            ("issuer", 0o700),
+            ("console", 0o700),
+        ] {
             files::directory(&layout.dir.join(name), mode)?;
         }
         Ok(layout)
@@ -102,6 +107,21 @@ impl Layout {
 
     pub fn authority(&self) -> PathBuf {
         self.dir.join("issuer").join("authority.json")
+    }
+
+    /// The console's one-time link to sign in.
+    pub fn console_link(&self) -> PathBuf {
+        self.console_state().join("link")
+    }
+
+    /// Changes made in the console, and its benchmarks' results.
+    pub fn console_state(&self) -> PathBuf {
+        self.dir.join("console")
+    }
+
+    /// The ready file that the console's benchmarks go by.
+    pub fn ground(&self) -> PathBuf {
+        self.console_state().join("demo.json")
     }
 
     /// The authorities that vouch for the sidecars' certificates, for clients without a sidecar.

@@ -3,10 +3,12 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use serde_json::{Map, Value, json};
 
 use super::configuration::Parts;
 use super::files;
+use super::layout::Layout;
 use super::ports::Ports;
 use super::postgres::{DATABASE, PORT, SUPERUSER, Server};
 use super::world::{self, APPS, DATABASES};
@@ -20,6 +22,7 @@ pub fn description(parts: &Parts) -> anyhow::Result<Value> {
     let postgres: Map<_, _> = DATABASES.iter().zip(*servers).map(|(name, one)| ((*name).into(), server(one))).collect();
     Ok(json!({
         "issuer": world::issuer_url(ports)?,
+        "console": console_link(layout)?,
         "dir": path(layout.dir()),
         "ca_file": path(&layout.trust_bundle()),
         "trust_bundle": path(&layout.trust_bundle()),
@@ -35,10 +38,17 @@ pub fn description(parts: &Parts) -> anyhow::Result<Value> {
     }))
 }
 
+/// The link that the console has written last; each is good for one browser.
+pub fn console_link(layout: &Layout) -> anyhow::Result<String> {
+    let file = layout.console_link();
+    let link = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    Ok(link.trim().to_owned())
+}
+
 /// Where each process of ours shows its metrics.
 fn metrics(parts: &Parts) -> anyhow::Result<Value> {
     let processes = world::sidecars(parts.web).map(|name| (name, world::admin(name)));
-    let processes = processes.chain([("issuer", world::issuer())]);
+    let processes = processes.chain([("issuer", world::issuer()), ("console", world::console_admin())]);
     let url = |port: String| anyhow::Ok(format!("http://127.0.0.1:{}/metrics", parts.ports.get(&port)?));
     processes
         .map(|(name, port)| Ok((name.to_owned(), url(port)?.into())))
@@ -172,11 +182,13 @@ pub fn lines(parts: &Parts, psql: &str) -> anyhow::Result<String> {
         writeln!(text, "  {}", one.line(ports, psql)?)?;
         writeln!(text, "      {}", one.shows)?;
     }
+    writeln!(text, "\n  console, signs in once    {}", console_link(layout)?)?;
     let watched = layout.settings("postgres-b").join("VERIFY_AUTH_ENABLED");
     writeln!(text, "\n  record, but deny nothing  echo observe > {}", watched.display())?;
     writeln!(text, "  enforce again             echo true > {}", watched.display())?;
     let refreshed = layout.settings("postgres-b").join("TOKENS_NOT_BEFORE");
     writeln!(text, "  refresh tokens            date -u +%FT%TZ > {}", refreshed.display())?;
+    writeln!(text, "  the next link to sign in  {}", layout.console_link().display())?;
     writeln!(text, "  roles and grants          {}", layout.documents().display())?;
     writeln!(text, "  decisions                 {}", layout.decisions("postgres-b").display())?;
     writeln!(text, "  logs                      {}", layout.dir().join("logs").display())?;

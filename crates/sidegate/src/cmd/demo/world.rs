@@ -36,12 +36,20 @@ pub fn port_names(web: &Web) -> Vec<String> {
         let native = DATABASES.into_iter().map(move |database| outbound(app, database));
         native.chain([outbound_http(app)])
     });
-    let all = [issuer(), upstream(web.name())].into_iter().chain(databases).chain(apps);
+    let all = [issuer(), console(), console_admin(), upstream(web.name())].into_iter().chain(databases).chain(apps);
     all.chain(targets(web).into_iter().map(inbound_http)).chain(sidecars(web).map(admin)).collect()
 }
 
 pub fn issuer() -> String {
     "issuer".into()
+}
+
+pub fn console() -> String {
+    "console".into()
+}
+
+pub fn console_admin() -> String {
+    admin("console")
 }
 
 /// Of the HTTP service itself, behind its sidecar.
