@@ -155,7 +155,7 @@ impl Children {
 
     /// End all of them, stage by stage, those of one stage together.
     pub async fn stop(&mut self) {
-        for stages in [&[Stage::Sidecar][..], &[Stage::Issuer], &[Stage::Web, Stage::Postgres]] {
+        for stages in [&[Stage::Console, Stage::Sidecar][..], &[Stage::Issuer], &[Stage::Web, Stage::Postgres]] {
             let (now, later) =
                 std::mem::take(&mut self.running).into_iter().partition(|running| stages.contains(&running.stage));
             self.running = later;
