@@ -30,7 +30,7 @@ pub enum OnFull {
     /// It is lost and counted: service goes on.
     #[default]
     Drop,
-    /// Whoever decides waits: nothing goes on unrecorded.
+    /// Whoever is to decide waits: nothing goes on unrecorded.
     Block,
 }
 
@@ -80,7 +80,15 @@ pub trait Entry: Serialize + Send + Sync + 'static {
 
     /// Whether it is the one of that id.
     fn has_id(&self, id: &str) -> bool;
+
+    /// About how many bytes of memory it holds on to.
+    fn weight(&self) -> usize;
 }
+
+/// Bytes that the records which wait may hold, however few they are: what callers send decides how much a record holds.
+const WAITING_BYTES: usize = 16 << 20;
+/// The same of those that are kept in memory.
+const RECENT_BYTES: usize = 4 << 20;
 
 /// Why a log cannot be kept.
 #[derive(Debug, thiserror::Error)]
@@ -119,13 +127,21 @@ struct Queue<T> {
     /// Wakes the tasks that wait for room.
     room: Notify,
     /// The last ones, oldest first. Filled by the writer, so that recording does not pay for it.
-    recent: Mutex<VecDeque<T>>,
+    recent: Mutex<Recent<T>>,
     options: Options,
     lost: Counter,
 }
 
+/// The last records.
+struct Recent<T> {
+    entries: VecDeque<Arc<T>>,
+    bytes: usize,
+}
+
 struct State<T> {
     entries: VecDeque<T>,
+    /// What they hold.
+    bytes: usize,
     /// Records taken by the writer and not yet written.
     writing: usize,
     /// Records lost that the log does not say yet.
@@ -140,12 +156,13 @@ struct State<T> {
 impl<T> State<T> {
     /// Records being written take room, too: what is in memory is what would be lost.
     fn is_full(&self, capacity: usize) -> bool {
-        self.entries.len() + self.writing >= capacity
+        self.entries.len() + self.writing >= capacity || self.bytes >= WAITING_BYTES
     }
 
     /// Whether the writer should not wait for more to write at once.
     fn is_urgent(&self, capacity: usize) -> bool {
-        self.flushing || self.closed || self.entries.len() + self.writing >= capacity.div_ceil(2)
+        let is_half_full = self.entries.len() + self.writing >= capacity.div_ceil(2) || self.bytes >= WAITING_BYTES / 2;
+        self.flushing || self.closed || is_half_full
     }
 }
 
@@ -163,7 +180,10 @@ impl<T: Entry> DecisionLog<T> {
                 Self::spawn(Some(file), chain::Head::default(), options)
             }
             Destination::File { path, rotation } => {
-                let file = RotatingFile::open(path, *rotation)?;
+                let mut file = RotatingFile::open(path, *rotation)?;
+                if options.chained {
+                    file.begin_chain()?;
+                }
                 let head = file.head();
                 Self::spawn(Some(file), head, options)
             }
@@ -174,6 +194,7 @@ impl<T: Entry> DecisionLog<T> {
         let queue = Arc::new(Queue {
             state: Mutex::new(State {
                 entries: VecDeque::new(),
+                bytes: 0,
                 writing: 0,
                 unsaid: 0,
                 stuck: false,
@@ -183,7 +204,7 @@ impl<T: Entry> DecisionLog<T> {
             filled: Condvar::new(),
             drained: Condvar::new(),
             room: Notify::new(),
-            recent: Mutex::default(),
+            recent: Mutex::new(Recent { entries: VecDeque::new(), bytes: 0 }),
             options: Options { capacity: options.capacity.max(1), ..options },
             lost: Counter::default(),
         });
@@ -192,21 +213,20 @@ impl<T: Entry> DecisionLog<T> {
         Ok(Self(Arc::new(Handle(queue))))
     }
 
-    /// Records a decision. With [`OnFull::Drop`] it never waits. With [`OnFull::Block`] it blocks the thread while the
-    /// queue is full: see to it that [`DecisionLog::has_room`] first, so that this stays the rare case.
+    /// Records a decision; it never waits. With [`OnFull::Drop`] a record for which there is no room is lost and counted. With
+    /// [`OnFull::Block`] it is taken all the same: whoever is about to decide waits for [`DecisionLog::room`] first, so that no more
+    /// are taken beyond it than decisions were under way.
     pub fn record(&self, record: T) {
         let queue = &self.0.0;
         let capacity = queue.options.capacity;
         let mut state = queue.state.lock();
-        while state.is_full(capacity) {
-            if queue.options.on_full == OnFull::Drop {
-                state.unsaid += 1;
-                drop(state);
-                queue.lost.inc();
-                return;
-            }
-            queue.drained.wait(&mut state);
+        if queue.options.on_full == OnFull::Drop && state.is_full(capacity) {
+            state.unsaid += 1;
+            drop(state);
+            queue.lost.inc();
+            return;
         }
+        state.bytes += record.weight();
         state.entries.push_back(record);
         // A writer that sleeps for lack of work is woken by the first record, one that gathers by the last but many.
         let wake = state.entries.len() == 1 || state.is_urgent(capacity);
@@ -242,17 +262,24 @@ impl<T: Entry> DecisionLog<T> {
         }
     }
 
-    /// The last `limit` of the records kept in memory that are `wanted`, oldest first, as lines. What was recorded a
-    /// moment ago may not be among them yet.
+    /// The last `limit` of the records kept in memory that are `wanted`, oldest first. What was recorded a moment ago may not
+    /// be among them yet.
     #[must_use]
-    pub fn recent(&self, limit: usize, wanted: impl Fn(&T) -> bool) -> Vec<u8> {
+    pub fn recent(&self, limit: usize, wanted: impl Fn(&T) -> bool) -> Vec<Arc<T>> {
         let recent = self.0.0.recent.lock();
-        let mut chosen: Vec<&T> = recent.iter().rev().filter(|record| wanted(record)).take(limit).collect();
+        let mut chosen: Vec<Arc<T>> =
+            recent.entries.iter().rev().filter(|record| wanted(record)).take(limit).cloned().collect();
         chosen.reverse();
+        chosen
+    }
+
+    /// Records as lines; that may take a while for many.
+    #[must_use]
+    pub fn lines(records: &[Arc<T>]) -> Vec<u8> {
         let mut lines = Vec::new();
-        for record in chosen {
+        for record in records {
             let start = lines.len();
-            match serde_json::to_writer(&mut lines, record) {
+            match serde_json::to_writer(&mut lines, &**record) {
                 Ok(()) => lines.push(b'\n'),
                 Err(_) => lines.truncate(start),
             }

@@ -185,6 +185,8 @@ pub(crate) enum Needs {
     Unknown,
     /// What a text needs, if that is understood.
     Text(Arc<Analysis>),
+    /// The same of a text that needs much, as far as a line shows it.
+    Many(Box<entry::Many>),
     /// What a message without a text needs.
     Fact(&'static Fact),
     /// An HTTP request: its method, and its path in normal form if it has one.
@@ -220,7 +222,7 @@ impl Audit {
             caller: caller.clone(),
             role: decision.role.cloned(),
             action: decision.action,
-            needs: decision.needs,
+            needs: decision.needs.bounded(decision.role.map(AsRef::as_ref), decision.allowed),
             verdict,
             rule: decision.rule,
             reason: decision.reason,

@@ -47,6 +47,10 @@ impl runtime::decision_log::Entry for Change {
     fn has_id(&self, _: &str) -> bool {
         false
     }
+
+    fn weight(&self) -> usize {
+        self.from.len() + self.to.len()
+    }
 }
 
 impl Change {

@@ -50,11 +50,15 @@ async fn show<T: Entry>(
         return (StatusCode::BAD_REQUEST, why).into_response();
     };
     let limit = wanted.limit.unwrap_or(USUAL_LIMIT);
-    let lines = log.recent(limit, |entry| wanted.decision.as_deref().is_none_or(|id| entry.has_id(id)));
-    if lines.is_empty() && wanted.decision.is_some() {
+    let records = log.recent(limit, |entry| wanted.decision.as_deref().is_none_or(|id| entry.has_id(id)));
+    if records.is_empty() && wanted.decision.is_some() {
         let why = "no such decision is kept here: it may be older than the last ones, or another process's\n";
         return (StatusCode::NOT_FOUND, why).into_response();
     }
+    // Beside the thread that moves bytes, as there may be many.
+    let Ok(lines) = tokio::task::spawn_blocking(move || DecisionLog::lines(&records)).await else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
     ([(header::CONTENT_TYPE, LINES), (header::CACHE_CONTROL, "no-store")], Body::from(lines)).into_response()
 }
 

@@ -1,11 +1,13 @@
 //! A log file that is put aside when it is large: `FILE`, before it `FILE.1`, before that `FILE.2`.
 //!
-//! Absent on purpose: rotation by others. A file that is moved away is written on where it went.
+//! Absent on purpose: rotation by others. A file that is moved away is written on where it went, until it is
+//! large.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::chain::{self, Head};
 use super::writer::Sink;
@@ -22,7 +24,12 @@ pub(super) struct RotatingFile {
     file: File,
     size: u64,
     rotation: Option<Rotation>,
+    /// Not before this is another rotation tried, since the last one failed.
+    retry_at: Option<Instant>,
 }
+
+/// After a rotation that failed: whatever is wrong, trying with each batch does not make it better.
+const RETRY_AFTER: Duration = Duration::from_secs(60);
 
 impl RotatingFile {
     /// Opens it at its end.
@@ -37,7 +44,7 @@ impl RotatingFile {
             std::fs::TryLockError::Error(error) => failed(error.to_string()),
         })?;
         let size = file.metadata().map_err(|error| failed(error.to_string()))?.len();
-        let mut opened = Self { path: path.to_owned(), file, size, rotation };
+        let mut opened = Self { path: path.to_owned(), file, size, rotation, retry_at: None };
         if !opened.ends_a_line() {
             // What was being written when the process before died stays by itself.
             opened.write_all(b"\n").map_err(|error| failed(error.to_string()))?;
@@ -59,16 +66,50 @@ impl RotatingFile {
         lines.next().map(|(_, head)| head).unwrap_or_default()
     }
 
-    fn rotate(&mut self, keep: u32) -> io::Result<()> {
-        for number in (1..keep).rev() {
-            let _ = std::fs::rename(numbered(&self.path, number), numbered(&self.path, number + 1));
+    /// Puts aside what was written without a chain: lines with and without one in a file could not be told from tampering.
+    ///
+    /// # Errors
+    /// Nowhere to put it.
+    pub(super) fn begin_chain(&mut self) -> Result<(), LogError> {
+        let tail = tail(&self.path, LONGEST_LINE).unwrap_or_default();
+        let last = tail.split(|byte| *byte == b'\n').rev().find(|line| !line.is_empty());
+        if last.is_none_or(|line| chain::split(line).is_some()) {
+            return Ok(());
         }
-        std::fs::rename(&self.path, numbered(&self.path, 1))?;
-        let file = append(&self.path)?;
+        let failed = |why: String| LogError::File { path: self.path.clone(), why };
+        let Some(Rotation { keep, .. }) = self.rotation else {
+            return Err(failed(
+                "its last line has no chain: move the file away, or let it be rotated, to begin one".to_owned(),
+            ));
+        };
+        self.rotate(keep).map_err(|error| LogError::File { path: self.path.clone(), why: error.to_string() })
+    }
+
+    /// The new file is there before any old one is touched, and old ones make room only for a file that is really ours: one that
+    /// somebody has moved away or deleted is not to cost the others.
+    fn rotate(&mut self, keep: u32) -> io::Result<()> {
+        let mut temporary = self.path.as_os_str().to_owned();
+        temporary.push(".new");
+        let temporary = PathBuf::from(temporary);
+        let _ = std::fs::remove_file(&temporary);
+        let file = append(&temporary)?;
         let _ = file.try_lock();
+        if self.is_at_its_path() {
+            for number in (1..keep).rev() {
+                let _ = std::fs::rename(numbered(&self.path, number), numbered(&self.path, number + 1));
+            }
+            std::fs::rename(&self.path, numbered(&self.path, 1))?;
+        }
+        std::fs::rename(&temporary, &self.path)?;
         self.file = file;
         self.size = 0;
         Ok(())
+    }
+
+    fn is_at_its_path(&self) -> bool {
+        let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
+        let there = std::fs::metadata(&self.path).map(identity);
+        there.is_ok_and(|there| self.file.metadata().is_ok_and(|own| identity(own) == there))
     }
 }
 
@@ -77,10 +118,14 @@ impl Sink for RotatingFile {
         if let Some(Rotation { size, keep }) = self.rotation
             && self.size > 0
             && self.size.saturating_add(bytes as u64) > size
-            && let Err(error) = self.rotate(keep)
+            && self.retry_at.is_none_or(|at| Instant::now() >= at)
         {
-            // Better a large file than none.
-            tracing::warn!(file = %self.path.display(), %error, "the decision log cannot be rotated");
+            self.retry_at = None;
+            if let Err(error) = self.rotate(keep) {
+                // Better a large file than none.
+                tracing::warn!(file = %self.path.display(), %error, "the decision log cannot be rotated");
+                self.retry_at = Some(Instant::now() + RETRY_AFTER);
+            }
         }
         Ok(())
     }

@@ -65,6 +65,7 @@ enum Test {
     Number(u64),
     Sealed { n: u64 },
     Lost { lost: u64 },
+    Heavy { bytes: usize },
     Broken(HashMap<Vec<u8>, u8>),
 }
 
@@ -75,6 +76,13 @@ impl Entry for Test {
 
     fn has_id(&self, id: &str) -> bool {
         matches!(self, Self::Sealed { n } if n.to_string() == id)
+    }
+
+    fn weight(&self) -> usize {
+        match self {
+            Self::Heavy { bytes } => *bytes,
+            _ => 1,
+        }
     }
 }
 
@@ -126,9 +134,9 @@ fn the_last_ones_are_kept_in_memory() {
     let log: DecisionLog<Test> = DecisionLog::start(&Destination::Nowhere, options(16, OnFull::Drop)).unwrap();
     (0..5).for_each(|n| log.record(Test::Number(n)));
     assert!(log.flush(LONG));
-    assert_eq!(lines(&log.recent(10, |_| true)).0, [2, 3, 4]);
-    assert_eq!(lines(&log.recent(2, |_| true)).0, [3, 4]);
-    assert_eq!(lines(&log.recent(2, |test| matches!(test, Test::Number(2)))).0, [2]);
+    assert_eq!(lines(&DecisionLog::lines(&log.recent(10, |_| true))).0, [2, 3, 4]);
+    assert_eq!(lines(&DecisionLog::lines(&log.recent(2, |_| true))).0, [3, 4]);
+    assert_eq!(lines(&DecisionLog::lines(&log.recent(2, |test| matches!(test, Test::Number(2))))).0, [2]);
 }
 
 #[test]
@@ -150,18 +158,20 @@ fn a_full_queue_drops_and_counts_every_loss_and_says_it() {
 async fn a_full_queue_that_blocks_loses_nothing() {
     let (open, writer, out) = gate();
     let log = log(writer, 2, OnFull::Block);
+    // Decisions that were under way when it became full are recorded beyond it.
+    (0..5).for_each(|n| log.record(Test::Number(n)));
+    assert!(tokio::time::timeout(Duration::from_millis(50), log.room()).await.is_err(), "others wait");
     let own = log.clone();
-    let recorder = std::thread::spawn(move || (0..50).for_each(|n| own.record(Test::Number(n))));
-    let waiting = tokio::time::timeout(Duration::from_millis(50), async {
-        loop {
-            log.room().await;
-            tokio::task::yield_now().await;
+    let deciding = tokio::spawn(async move {
+        for n in 5..50 {
+            own.room().await;
+            own.record(Test::Number(n));
         }
     });
-    assert!(waiting.await.is_err());
-    assert!(!recorder.is_finished(), "it must wait while nothing is written");
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!deciding.is_finished(), "it must wait while nothing is written");
     drop(open);
-    recorder.join().unwrap();
+    tokio::time::timeout(LONG, deciding).await.unwrap().unwrap();
     tokio::time::timeout(LONG, log.room()).await.unwrap();
     assert!(log.flush(LONG));
     assert_eq!((lines(&out.lock()), log.lost().get()), (((0..50).collect(), 0), 0));
@@ -277,4 +287,93 @@ fn two_processes_do_not_write_one_file_and_a_bad_path_is_told() {
     };
     assert!(again(&path).contains("another process writes it"));
     assert!(again(&dir.path().join("none/log")).contains("No such file"));
+}
+
+#[test]
+fn what_callers_send_does_not_decide_how_much_memory_a_log_takes() {
+    let (_opener, gate, _) = gate();
+    let log = DecisionLog::spawn(Some(gate), chain::Head::default(), options(10_000, OnFull::Drop)).unwrap();
+    for _ in 0..40 {
+        log.record(Test::Heavy { bytes: 1 << 20 });
+    }
+    // The writer may hold one batch of them besides.
+    assert!(log.lost().get() >= 40 - 2 * (WAITING_BYTES >> 20) as u64, "{}", log.lost().get());
+
+    let kept = DecisionLog::spawn(
+        None::<std::fs::File>,
+        chain::Head::default(),
+        Options { recent: 1000, ..options(10_000, OnFull::Drop) },
+    )
+    .unwrap();
+    for _ in 0..12 {
+        kept.record(Test::Heavy { bytes: 1 << 20 });
+    }
+    assert!(kept.flush(Duration::from_secs(10)));
+    let kept = kept.recent(1000, |_| true).len();
+    assert!((1..=RECENT_BYTES >> 20).contains(&kept), "{kept}");
+}
+
+/// The directory's log files and their sizes.
+fn sizes(dir: &std::path::Path) -> Vec<(String, u64)> {
+    let mut all: Vec<(String, u64)> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .map(|entry| (entry.file_name().into_string().unwrap(), entry.metadata().unwrap().len()))
+        .collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn a_file_that_somebody_moved_away_costs_no_older_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let rotation = Some(Rotation { size: 100, keep: 3 });
+    let mut file = RotatingFile::open(&path, rotation).unwrap();
+    let write = |file: &mut RotatingFile, letter: u8| {
+        file.prepare(60).unwrap();
+        io::Write::write_all(file, &[letter; 60]).unwrap();
+    };
+    for letter in *b"abcd" {
+        write(&mut file, letter);
+    }
+    let older = |n: u8| std::fs::read(dir.path().join(format!("log.{n}"))).unwrap()[0];
+    assert_eq!([older(1), older(2), older(3)], *b"cba");
+    std::fs::rename(&path, dir.path().join("elsewhere")).unwrap();
+    write(&mut file, b'e');
+    assert_eq!([older(1), older(2), older(3)], *b"cba", "{:?}", sizes(dir.path()));
+    assert_eq!(std::fs::read(&path).unwrap()[0], b'e');
+    write(&mut file, b'f');
+    assert_eq!([older(1), older(2), older(3)], *b"ecb");
+    // A rotation that cannot be done costs none either, however often it would be due.
+    std::fs::create_dir(dir.path().join("log.new")).unwrap();
+    std::fs::write(dir.path().join("log.new/in-the-way"), "").unwrap();
+    for _ in 0..5 {
+        write(&mut file, b'g');
+    }
+    assert_eq!([older(1), older(2), older(3)], *b"ecb");
+}
+
+#[test]
+fn a_chain_begins_in_a_file_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    std::fs::write(&path, "{\"n\":1}\n").unwrap();
+    let start = |rotation| {
+        let destination = Destination::File { path: path.clone(), rotation };
+        DecisionLog::start(&destination, Options { chained: true, ..options(10, OnFull::Drop) })
+    };
+    assert!(start(None).is_err_and(|error| error.to_string().contains("move the file away")));
+    let log = start(Some(Rotation { size: 1 << 20, keep: 3 })).unwrap();
+    log.record(Test::Sealed { n: 2 });
+    assert!(log.flush(Duration::from_secs(10)));
+    assert_eq!(std::fs::read_to_string(dir.path().join("log.1")).unwrap(), "{\"n\":1}\n");
+    let mut verifier = verify::Verifier::default();
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.lines().all(|line| verifier.line(line.as_bytes()).is_ok()), "{text}");
+    drop(log);
+    // Going on with a chain that is there leaves the file where it is.
+    std::thread::sleep(Duration::from_millis(200));
+    let _log = start(Some(Rotation { size: 1 << 20, keep: 3 })).unwrap();
+    assert_eq!(std::fs::read_to_string(dir.path().join("log.1")).unwrap(), "{\"n\":1}\n");
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::chain::{self, Head};
-use super::{Entry, OnFull, Queue};
+use super::{Entry, OnFull, Queue, RECENT_BYTES};
 
 /// Pause between attempts to write when no line may be lost.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
@@ -102,6 +102,8 @@ impl<T: Entry, S: Sink> Writer<T, S> {
     fn fill(&mut self) {
         if self.torn {
             self.batch.push(b'\n');
+            // Once it is written, the next line stands by itself, whatever becomes of it.
+            self.lines.push(Line { end: self.batch.len(), head: self.head, records: 0, says: 0 });
         }
         let unsaid = std::mem::take(&mut self.queue.state.lock().unsaid);
         if unsaid > 0 {
@@ -117,18 +119,22 @@ impl<T: Entry, S: Sink> Writer<T, S> {
     fn take(&self) -> Option<T> {
         let mut state = self.queue.state.lock();
         let entry = state.entries.pop_front()?;
+        state.bytes = state.bytes.saturating_sub(entry.weight());
         state.writing += 1;
         Some(entry)
     }
 
     fn keep(&self, entry: T) {
         let limit = self.queue.options.recent;
-        let mut recent = self.queue.recent.lock();
-        if recent.len() >= limit {
-            recent.pop_front();
+        if limit == 0 {
+            return;
         }
-        if limit > 0 {
-            recent.push_back(entry);
+        let mut recent = self.queue.recent.lock();
+        recent.bytes += entry.weight();
+        recent.entries.push_back(Arc::new(entry));
+        while recent.entries.len() > limit || (recent.bytes > RECENT_BYTES && recent.entries.len() > 1) {
+            let gone = recent.entries.pop_front().map_or(0, |entry| entry.weight());
+            recent.bytes = recent.bytes.saturating_sub(gone);
         }
     }
 
@@ -188,12 +194,13 @@ impl<T: Entry, S: Sink> Writer<T, S> {
         let whole = self.lines.iter().take_while(|line| line.end <= written).count();
         let last = whole.checked_sub(1).and_then(|last| self.lines.get(last));
         let end = last.map_or(0, |line| line.end);
+        self.torn &= end == 0;
         self.head = last.map_or(self.head, |line| line.head);
         let lost = self.lines.get(whole..).unwrap_or_default();
         let (records, says) = lost.iter().fold((0, 0), |(r, s), line| (r + line.records, s + line.says));
         self.lose(records, says);
         if written > end {
-            self.torn = !self.sink.as_mut().is_some_and(|sink| sink.take_back(written - end));
+            self.torn |= !self.sink.as_mut().is_some_and(|sink| sink.take_back(written - end));
         }
     }
 }

@@ -21,6 +21,56 @@ use super::{Caller, Needs};
 const TIME: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
 
+/// What a record holds without what was needed, in bytes.
+const BASE_WEIGHT: usize = 400;
+/// What a thing that was needed holds: a fact with its names, or the same in words.
+const FACT_WEIGHT: usize = 160;
+
+impl Needs {
+    /// About the memory that a record holds by it.
+    fn weight(&self) -> usize {
+        match self {
+            Self::Login | Self::Unknown | Self::Fact(_) => 0,
+            Self::Text(analysis) => analysis.facts.as_ref().map_or(0, |facts| facts.needs().len() * FACT_WEIGHT),
+            Self::Many(many) => many.shown.len() * FACT_WEIGHT,
+            Self::Request { method, path } => method.len() + path.as_ref().map_or(0, String::len),
+        }
+    }
+
+    /// The same, with no more than what a line shows of it: a record may be kept for long, and a text can need a hundred
+    /// thousand things. What decides a denial comes first.
+    pub(super) fn bounded(self, role: Option<&Role>, allowed: bool) -> Self {
+        let Self::Text(analysis) = &self else { return self };
+        let Ok(facts) = analysis.facts.as_ref().map(policy::Facts::needs) else { return self };
+        let omitted = facts.len().saturating_sub(OBJECTS_LIMIT);
+        if omitted == 0 {
+            return self;
+        }
+        let touched = |fact| Touched::of_fact(fact, role);
+        let mut shown: Vec<Touched> = facts.iter().take(OBJECTS_LIMIT).map(touched).collect();
+        if !allowed && !shown.iter().any(|touched| touched.denied) {
+            let decisive = facts.iter().skip(OBJECTS_LIMIT).map(touched).find(|touched| touched.denied);
+            if let Some(decisive) = decisive {
+                shown.pop();
+                shown.push(decisive);
+            }
+        }
+        shown.sort_by_key(|touched| !touched.denied);
+        let rule = role.filter(|_| allowed).and_then(|role| policy::opened_by(role, facts)).map(Cow::into_owned);
+        Self::Many(Box::new(Many { fingerprint: analysis.fingerprint.clone(), shown, omitted, rule }))
+    }
+}
+
+/// What is shown of what a text needs that needs much.
+#[derive(Clone)]
+pub(crate) struct Many {
+    fingerprint: String,
+    shown: Vec<Touched>,
+    omitted: usize,
+    /// What allowed it.
+    rule: Option<String>,
+}
+
 /// What is in the log.
 pub(crate) enum Entry {
     /// A decision.
@@ -76,6 +126,13 @@ impl runtime::decision_log::Entry for Entry {
     fn has_id(&self, id: &str) -> bool {
         matches!(self, Self::Decided(decided) if decided.id == id)
     }
+
+    fn weight(&self) -> usize {
+        match self {
+            Self::Decided(decided) => BASE_WEIGHT + decided.needs.weight(),
+            Self::Started { .. } | Self::Lost { .. } => BASE_WEIGHT,
+        }
+    }
 }
 
 impl Serialize for Entry {
@@ -122,6 +179,7 @@ struct Line<'a> {
 #[serde(untagged)]
 enum Objects<'a> {
     Known(&'a RawValue),
+    Borrowed(&'a [Touched]),
     Listed(Vec<Touched>),
 }
 
@@ -149,6 +207,7 @@ impl Decided {
             duration_us: self.took.as_nanos() as f64 / 1e3,
             fingerprint: match &self.needs {
                 Needs::Text(analysis) => Some(&analysis.fingerprint),
+                Needs::Many(many) => Some(&many.fingerprint),
                 _ => None,
             },
         }
@@ -163,7 +222,7 @@ impl Decided {
             Needs::Text(analysis) => analysis.facts.as_ref().ok().map(policy::Facts::needs),
             Needs::Fact(fact) => Some(std::slice::from_ref(*fact)),
             Needs::Login => Some(&[]),
-            Needs::Unknown | Needs::Request { .. } => None,
+            Needs::Unknown | Needs::Request { .. } | Needs::Many(_) => None,
         }
     }
 
@@ -173,23 +232,23 @@ impl Decided {
             let touched = |path| vec![Touched::of_request(method, path, !self.is_allowed())];
             return (path.as_deref().map(touched).map(Objects::Listed), 0);
         }
+        if let Needs::Many(many) = &self.needs {
+            return (Some(Objects::Borrowed(&many.shown)), many.omitted);
+        }
         let Some(facts) = self.facts() else { return (None, 0) };
-        let omitted = facts.len().saturating_sub(OBJECTS_LIMIT);
         if let Needs::Text(analysis) = &self.needs
-            && let Some(known) = analysis.in_words().filter(|_| omitted == 0 && self.is_allowed())
+            && let Some(known) = analysis.in_words().filter(|_| self.is_allowed())
         {
             return (Some(Objects::Known(known)), 0);
         }
-        let mut shown: Vec<Touched> = facts.iter().map(|fact| Touched::of_fact(fact, self.role.as_deref())).collect();
-        // What was denied comes first where not all of it is shown.
-        if omitted > 0 {
-            shown.sort_by_key(|touched| !touched.denied);
-            shown.truncate(OBJECTS_LIMIT);
-        }
-        (Some(Objects::Listed(shown)), omitted)
+        let shown = facts.iter().map(|fact| Touched::of_fact(fact, self.role.as_deref())).collect();
+        (Some(Objects::Listed(shown)), 0)
     }
 
     fn opened_by(&self) -> Option<Cow<'_, str>> {
+        if let Needs::Many(many) = &self.needs {
+            return many.rule.as_deref().map(Cow::Borrowed);
+        }
         let role = self.role.as_deref().filter(|_| self.is_allowed())?;
         policy::opened_by(role, self.facts()?)
     }
@@ -217,6 +276,7 @@ mod tests {
             database: Some("shop".to_owned()),
         };
         let denied = verdict == RecordedVerdict::Deny;
+        let needs = needs.bounded(Some(&role), !denied);
         Decided {
             at: SystemTime::UNIX_EPOCH + Duration::from_micros(1_500_000),
             id: "d".to_owned(),

@@ -188,8 +188,16 @@ impl Gate {
         let started = Instant::now();
         match self.role.clone() {
             Some(role) => self.conclude(policy::decide_function_call(&role), None, started),
-            None => self.unverified(),
+            None => self.unverified_without_text(Needs::Fact(&policy::FUNCTION_CALL), started),
         }
+    }
+
+    /// What has no text that could be looked at is recorded, too, where everything is.
+    fn unverified_without_text(&self, needs: Needs, started: Instant) -> Ruling {
+        if self.mode() == Verify::Observe {
+            self.record(&new_decision_id(), false, ("statement", "unverified", None), needs, started);
+        }
+        self.unverified()
     }
 
     fn too_long(&mut self) -> Ruling {
@@ -202,7 +210,7 @@ impl Gate {
     /// A denial that no role could lift.
     fn without_facts(&mut self, reason: &'static str, fields: ErrorFields, started: Instant) -> Ruling {
         if self.role.is_none() {
-            return self.unverified();
+            return self.unverified_without_text(Needs::Unknown, started);
         }
         let id = new_decision_id();
         let mode = self.mode();

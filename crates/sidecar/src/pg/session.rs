@@ -111,6 +111,9 @@ impl Session {
                     },
                     Stop::LogFull => tokio::select! {
                         () = listening.audit.log.room() => {}
+                        // A log that takes nothing does not keep a session from its end.
+                        Ok(()) = settings.changed(), if may_end => self.look(&settings.borrow_and_update().clone()),
+                        () = &mut timer, if due.is_some() => self.time_has_come(&settings.borrow().clone()),
                         () = listening.drain.draining(), if may_end => self.finish(listening.drain_timeout),
                     },
                     Stop::Held => {

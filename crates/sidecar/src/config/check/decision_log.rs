@@ -8,7 +8,7 @@ use super::Check;
 use crate::config::DecisionLog;
 use crate::config::raw::{self, Rotate, To};
 
-/// Kept in memory if nobody says: half a megabyte of them, some minutes of a service that is not busy.
+/// Kept in memory if nobody says: half a megabyte of them mostly, some minutes of a service that is not busy.
 const RECENT: u64 = 1000;
 const RECENT_RANGE: RangeInclusive<u64> = 0..=100_000;
 
