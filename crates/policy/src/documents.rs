@@ -18,7 +18,9 @@ mod write;
 
 pub use check::is_identifier;
 pub use names::{stored_name, written_name};
-pub(crate) use write::{MAX_NAMES, RoleText, RuleText, comment, grant, http_rule, labelled, rule, sql_rule};
+pub(crate) use write::{
+    MAX_NAMES, MAX_RULES, MAX_SHORT_LIST, RoleText, RuleText, comment, grant, http_rule, labelled, rule, sql_rule,
+};
 
 /// A text and where it comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -45,7 +45,7 @@ pub struct Record {
     /// PostgreSQL's login that the session runs as; absent where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// Absent for a service that is no database.
+    /// Absent for a service that is no database, and for a login that was refused before it was known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<String>,
     /// `connect`, or what was wanted first that decided: one of a short list.

@@ -1,7 +1,7 @@
 //! Deciding again what a log says was decided, by documents that are not in force: what would break, and what would open.
 //!
-//! A session has the role that a sidecar would give it: of several the one of the recorded name, else the only one. What
-//! cannot be decided again is counted and never called allowed. Absent on purpose: files, and what a sidecar's own
+//! A session has the role that a sidecar would give it: the only one, else that of the name that its client asked for,
+//! which no record has. What cannot be decided again is counted and never called allowed. Absent on purpose: files, and what a sidecar's own
 //! configuration decides.
 
 use std::collections::{BTreeMap, HashMap};
@@ -107,13 +107,29 @@ impl Draft {
     }
 }
 
-/// A login or a statement.
+/// A login or a statement, by the role that the session would have. A client with several roles asks for one by name;
+/// with one it gets that, whatever name it says, so that a recorded role does not tell which name that was.
 fn stated(granted: &Granted, objects: &[Touched], record: &Record) -> Again {
-    let role = match role(granted, record) {
-        Ok(role) => role,
-        Err(why) => return Again::Deny(denied(None, Some(objects), record, &why)),
+    let several = match granted.postgres.as_slice() {
+        [] => return Again::Deny(denied(None, Some(objects), record, "role not granted")),
+        [only] => return by_role(only, objects, record),
+        several => several,
     };
-    let database = record.database.as_deref().unwrap_or_default();
+    let same = several.iter().find(|role| Some(role.name()) == record.role.as_deref());
+    if let Some(denied @ Again::Deny(_)) = same.map(|role| by_role(role, objects, record)) {
+        return denied;
+    }
+    if several.iter().all(|role| matches!(by_role(role, objects, record), Again::Deny(_))) {
+        let names: Vec<_> = several.iter().map(Role::name).collect();
+        return Again::Deny(denied(None, Some(objects), record, &format!("several roles: {}", names.join(", "))));
+    }
+    Again::Unknown("several roles: it depends on the name that clients ask for")
+}
+
+fn by_role(role: &Role, objects: &[Touched], record: &Record) -> Again {
+    let Some(database) = record.database.as_deref() else {
+        return Again::Unknown("what it needed was not recorded");
+    };
     if !role.databases().is_empty() && !role.databases().iter().any(|name| name == database) {
         return Again::Deny(Denied {
             role: Some(role.name().to_owned()),
@@ -137,19 +153,6 @@ fn stated(granted: &Granted, objects: &[Touched], record: &Record) -> Again {
         }),
         Verdict::Allow(_) if all => Again::Allow(role.name().to_owned()),
         Verdict::Allow(_) => Again::Unknown("not all that it needed was recorded"),
-    }
-}
-
-/// The role that the session would have.
-fn role<'a>(granted: &'a Granted, record: &Record) -> Result<&'a Role, String> {
-    let same = granted.postgres.iter().find(|role| Some(role.name()) == record.role.as_deref());
-    match (same, granted.postgres.as_slice()) {
-        (Some(role), _) | (None, [role]) => Ok(role),
-        (None, []) => Err("role not granted".to_owned()),
-        (None, several) => {
-            let names: Vec<_> = several.iter().map(Role::name).collect();
-            Err(format!("several roles: {}", names.join(", ")))
-        }
     }
 }
 

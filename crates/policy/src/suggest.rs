@@ -159,6 +159,8 @@ impl Pair {
             (Reason::Request, _) => self.refused += 1,
             (_, None) => self.unknown += 1,
             _ if record.objects_omitted > 0 => self.unknown += 1,
+            // A login that was refused before anybody knew to which database.
+            _ if record.is_login() && record.database.is_none() => self.unknown += 1,
             (_, Some(objects)) if record.is_http() => self.request(record, objects, room)?,
             (_, Some(objects)) => self.statement(record, objects, room)?,
         }

@@ -161,7 +161,7 @@ impl Logins {
         Refusal { fields, reason: refusal.reason, decision: Some(id) }
     }
 
-    /// The caller as records name it.
+    /// The caller as records name it; an empty database is one that is not known.
     pub(crate) fn caller(&self, who: Who<'_>, role: Option<&Role>, user: Option<&str>, database: &str) -> Arc<Caller> {
         let token = who.credential.map(|credential| &credential.token);
         let by_certificate = || Some(who.peer?.subject()?.to_string());
@@ -171,7 +171,7 @@ impl Logins {
             service: self.service.to_string().into(),
             role: role.map(|role| role.name().to_owned()),
             user: user.map(ToOwned::to_owned),
-            database: Some(printable(database)),
+            database: Some(printable(database)).filter(|name| !name.is_empty()),
         })
     }
 

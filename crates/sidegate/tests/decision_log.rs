@@ -272,6 +272,38 @@ fn ask_ungranted(demo: &Demo, statement: &str) -> (bool, String) {
     (raw.query(statement).iter().all(|message| message.tag != b'E'), String::new())
 }
 
+/// A record that names no database would be one that nothing suggested covers, and that is denied whatever the draft.
+fn over_http_it_is_known_as_well(demo: &Demo, log: &str) {
+    let url = demo.http("service-b", "postgres-a");
+    let answer = demo.ask("POST", url, "/query", &[], br#"{"query": "select count(*) from public.items"}"#);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let recorded = testkit::within(PATIENCE, || {
+        let text = fs::read_to_string(log).unwrap();
+        let records: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        records.iter().any(|record| record["objects"][0]["name"] == "items").then_some(records)
+    });
+    let of_login = |record: &&Value| record["reason"] == "no_token" && record["mode"] == "observe";
+    let records = recorded.expect("it is recorded");
+    let record = records.iter().find(of_login).expect("who would fail is recorded");
+    assert_eq!((&record["action"], &record["database"]), (&"connect".into(), &"shop".into()), "{record}");
+    let policy = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sidegate"));
+        String::from_utf8(command.arg("policy").args(arguments).output().unwrap().stdout).unwrap()
+    };
+    // What was refused before it was observed needs not be known whole.
+    let draft = tempfile::tempdir().unwrap();
+    let observed = draft.path().join("observed.jsonl");
+    let is_observed = |line: &&str| line.contains("\"mode\":\"observe\"");
+    let text = fs::read_to_string(log).unwrap();
+    fs::write(&observed, text.lines().filter(is_observed).collect::<Vec<_>>().join("\n")).unwrap();
+    let log = observed.to_str().unwrap();
+    let suggested = policy(&["suggest", "--log", log]);
+    assert!(suggested.contains("public.items") && !suggested.contains("NOT COVERED"), "{suggested}");
+    fs::write(draft.path().join("draft.yaml"), suggested).unwrap();
+    let said = policy(&["replay", "--log", log, "--roles", draft.path().to_str().unwrap()]);
+    assert!(said.contains(" 0 newly denied") && said.contains(" 0 denied still, 0 not to be"), "{said}");
+}
+
 #[test]
 fn whoever_was_granted_nothing_gets_in_while_it_is_observed_and_is_known() {
     let demo = demo();
@@ -293,6 +325,7 @@ fn whoever_was_granted_nothing_gets_in_while_it_is_observed_and_is_known() {
     assert_eq!((&record["role"], &record["mode"]), (&Value::Null, &"observe".into()));
     assert_eq!(record["objects"][0]["name"], "orders", "{record}");
     assert!(!record.to_string().contains("4711"), "no values: {record}");
+    over_http_it_is_known_as_well(&demo, &log);
     demo.set("postgres-a", "VERIFY_AUTH_ENABLED", "true");
     let refused = testkit::within(PATIENCE, || Some(ask_ungranted(&demo, "select 1")).filter(|(entered, _)| !entered));
     assert!(refused.expect("enforced again").1.contains("no token for this connection"));

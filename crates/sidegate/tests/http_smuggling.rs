@@ -130,7 +130,9 @@ impl Sidecar {
         let issuer = demo.ready()["issuer"].as_str().unwrap();
         let text = format!(
             "service: postgres-a/postgres-a\nissuer: {{url: \"{issuer}\"}}\n\
-             inbound: [{{protocol: http, listen: \"127.0.0.1:{port}\", upstream: \"127.0.0.1:{upstream}\"}}]\n"
+             inbound: [{{protocol: http, listen: \"127.0.0.1:{port}\", upstream: \"127.0.0.1:{upstream}\"}}]\n\
+             decision_log: {{file: \"{}\"}}\n",
+            dir.join("decisions.jsonl").display()
         );
         std::fs::write(&config, text).unwrap();
         let mut command = Command::new(PROGRAM);
@@ -265,4 +267,23 @@ fn nothing_reaches_what_was_not_decided() {
     let [h2c, late] = service.take().try_into().unwrap();
     assert!(!h2c.headers.iter().any(|line| line.to_ascii_lowercase().starts_with("upgrade")), "{h2c:?}");
     assert!(!late.body.contains("evil"), "{late:?}");
+    nobody_is_told_of_a_rule(&sidecar, &dir.path().join("decisions.jsonl"));
+}
+
+/// What is refused whatever the rules is recorded as that, even where there is no token either: no rule is made of it.
+fn nobody_is_told_of_a_rule(sidecar: &Sidecar, log: &Path) {
+    for (path, field, reason) in [
+        ("/unclear%00/a", "", "path"),
+        ("/unclear/b", "X-Original-URL: /closed\r\n", "override"),
+        ("/unclear/c", "", "no_token"),
+    ] {
+        let answer = sidecar.ask(&format!("GET {path} HTTP/1.1\r\nHost: web\r\n{field}\r\n")).unwrap();
+        assert_eq!(answer.status, 401, "{path}: {answer:?}");
+        let problem: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        let id = problem["decision_id"].as_str().unwrap().to_owned();
+        let written =
+            || std::fs::read_to_string(log).unwrap().lines().find(|line| line.contains(&id)).map(str::to_owned);
+        let line = within(Duration::from_secs(10), written).expect("it is recorded");
+        assert!(line.contains(&format!("\"reason\":\"{reason}\"")), "{path}: {line}");
+    }
 }

@@ -12,6 +12,12 @@ use crate::role::Level;
 /// Names in one list of a rule: what the schema of the custom resource takes.
 pub(crate) const MAX_NAMES: usize = 256;
 
+/// Rules of a role, by the same schema.
+pub(crate) const MAX_RULES: usize = 256;
+
+/// Databases of a role, and methods of a rule for HTTP, by the same schema.
+pub(crate) const MAX_SHORT_LIST: usize = 64;
+
 /// The longest DNS label.
 const MAX_LABEL: usize = 63;
 

@@ -5,7 +5,7 @@
 use identity::{ServiceName, Subject};
 use serde::Serialize;
 
-use crate::documents::{AccessRole, RoleText, grant, http_rule, is_identifier, labelled, rule};
+use crate::documents::{AccessRole, MAX_SHORT_LIST, RoleText, grant, http_rule, is_identifier, labelled, rule};
 use crate::facts::{Fact, Opens};
 use crate::least::{self, NOTHING, Needs};
 use crate::record::{Reason, Record, RecordedVerdict, Touched};
@@ -93,6 +93,9 @@ impl Case<'_> {
             Reason::Unverified | Reason::Policy => {}
         }
         let Some(objects) = &record.objects else { return words(self.not_recorded()) };
+        if let Some(name) = record.database.as_deref().filter(|name| !is_identifier(name)) {
+            return words(&format!("Nothing: no document can name the database {name:?}, nor can PostgreSQL have it."));
+        }
         let (Some(Ok(subject)), Ok(service)) =
             (record.subject.as_ref().map(|text| text.parse::<Subject>()), record.service.parse::<ServiceName>())
         else {
@@ -122,7 +125,7 @@ impl Case<'_> {
             "unknown_statement" => {
                 "Reconnect: what the statement does was never decided, as it is from when other rights held."
             }
-            "unverified" => {
+            "unverified" | "no_token" => {
                 "A token: the session showed none and verification is enforced. See that its sidecar signs."
             }
             _ => "Nothing that can be told: what it needed is not known.",
@@ -165,18 +168,9 @@ impl Case<'_> {
 
     /// A login needs a role and no more, and the database to be open to it.
     fn login(&self, subject: &Subject, service: &ServiceName) -> Remedy {
-        let database = self.record.database.clone().unwrap_or_default();
+        let Some(database) = &self.record.database else { return words(self.not_recorded()) };
         if self.record.reason == "database" {
-            let Some(role) = self.standing(service) else {
-                return words(&format!("Add {database:?} to `database` of the role, which has others listed."));
-            };
-            let mut text = RoleText::of(role);
-            text.databases.push(database);
-            return rewritten(
-                &text,
-                Vec::new(),
-                "The role, with the database added. Comments of its own are not kept.",
-            );
+            return self.one_more_database(database, service);
         }
         let role = RoleText { rules: vec![nothing()], ..self.new_sql_role(subject, service) };
         granted(
@@ -185,6 +179,24 @@ impl Case<'_> {
             service,
             "Any role that the caller asks for, or has as the only one. This one opens the login and nothing else.",
         )
+    }
+
+    fn one_more_database(&self, database: &str, service: &ServiceName) -> Remedy {
+        let Some(role) = self.standing(service) else {
+            return words(&format!("Add {database:?} to `database` of the role, which has others listed."));
+        };
+        let mut text = RoleText::of(role);
+        // A list where there was none would close all other databases.
+        if text.databases.is_empty() || text.databases.iter().any(|name| name == database) {
+            return words("The role opens this database now: the caller has to log in anew.");
+        }
+        if text.databases.len() >= MAX_SHORT_LIST {
+            return words(&format!(
+                "Another role for {database:?}: this one lists {MAX_SHORT_LIST} databases, and there is no room for more."
+            ));
+        }
+        text.databases.push(database.to_owned());
+        rewritten(&text, Vec::new(), "The role, with the database added. Comments of its own are not kept.")
     }
 
     fn statement(&self, objects: &[Touched], facts: &[Fact], subject: &Subject, service: &ServiceName) -> Remedy {

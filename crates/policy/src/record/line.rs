@@ -75,13 +75,14 @@ impl Record {
     /// Whether it is about a login, which needs a role and no more.
     #[must_use]
     pub fn is_login(&self) -> bool {
-        self.action == "connect" && self.database.is_some()
+        // `CONNECT` is a method of HTTP, too, and of a request that needs nothing there is no record.
+        self.action == "connect" && (self.database.is_some() || self.objects.as_ref().is_some_and(Vec::is_empty))
     }
 
     /// Whether it is about an HTTP request to a service that is no database.
     #[must_use]
     pub fn is_http(&self) -> bool {
-        self.database.is_none()
+        self.database.is_none() && !self.is_login()
     }
 
     /// Whether a policy allowed it; a session that was let in because nothing was enforced was not.

@@ -28,6 +28,9 @@ metadata: {namespace: b, name: three}
 spec: {service: b, subjects: [{serviceAccount: three, namespace: a}], roles: [reader]}
 "#;
 
+/// Of several roles a client asks for one by name; who had one role may have asked for any.
+const DEPENDS: &str = "unknown several roles: it depends on the name that clients ask for";
+
 fn draft() -> Draft {
     Draft::new(Snapshot::compile(&[Source { path: "d".into(), text: DOCUMENTS.into() }]).unwrap())
 }
@@ -87,6 +90,7 @@ fn a_session_has_the_role_that_a_sidecar_would_give_it() {
         database: Some(database.into()),
         ..record(account, role, Some(Vec::new()))
     };
+    let unknown_database = |account| Record { database: None, ..login(account, "", None) };
     let omitted = |text| Record { objects_omitted: 1, ..statement("one", None, text) };
     let odd = |change: fn(&mut Record)| {
         let mut odd = statement("one", None, "table orders");
@@ -98,14 +102,19 @@ fn a_session_has_the_role_that_a_sidecar_would_give_it() {
         (statement("one", Some("gone"), "table orders"), "allow orders"),
         (statement("one", Some("gone"), "table items"), "deny orders: select public.items: no_rule"),
         (statement("one", None, "select 1"), "allow orders"),
-        (statement("two", Some("writer"), "insert into items table x"), "allow writer"),
+        (statement("two", Some("writer"), "insert into items table x"), DEPENDS),
         (statement("two", Some("orders"), "table items"), "deny orders: select public.items: no_rule"),
-        (statement("two", Some("gone"), "table orders"), "deny -: select orders: several roles: orders, writer"),
+        (statement("two", Some("orders"), "table orders"), DEPENDS),
+        (statement("two", Some("gone"), "table orders"), DEPENDS),
+        (statement("two", None, "table items"), DEPENDS),
         (statement("three", Some("writer"), "delete from items"), "deny reader: delete items: role"),
         (statement("nobody", Some("writer"), "table items"), "deny -: select items: role not granted"),
         (login("one", "shop", None), "allow orders"),
         (login("one", "other", None), "deny orders: connect database other: database"),
-        (login("two", "other", Some("writer")), "allow writer"),
+        (login("two", "other", Some("writer")), DEPENDS),
+        (login("two", "other", Some("orders")), "deny orders: connect database other: database"),
+        (unknown_database("one"), "unknown what it needed was not recorded"),
+        (unknown_database("nobody"), "deny -: connect : role not granted"),
         (login("nobody", "shop", Some("reader")), "deny -: connect shop: role not granted"),
         (request("one", "GET", "/items/1"), "allow web"),
         (request("one", "POST", "/items/1"), "deny web: POST /items/1: no_rule"),
@@ -124,6 +133,11 @@ fn a_session_has_the_role_that_a_sidecar_would_give_it() {
     ] {
         assert_eq!(said(&draft.decide(&record)), expected, "{record:?}");
     }
+    let of_none = said(&draft.decide(&statement("two", Some("gone"), "create table t ()")));
+    assert!(
+        of_none.starts_with("deny -: create ") && of_none.ends_with(": several roles: orders, writer"),
+        "{of_none}"
+    );
 }
 
 #[test]

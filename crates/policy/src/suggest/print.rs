@@ -8,11 +8,16 @@ use std::fmt;
 use identity::{ServiceName, Subject};
 
 use super::{Pair, Seen, Suggestion, Uncovered};
-use crate::documents::{MAX_NAMES, RoleText, RuleText, comment, grant, http_rule, is_identifier, labelled};
+use crate::documents::{
+    MAX_NAMES, MAX_RULES, MAX_SHORT_LIST, RoleText, RuleText, comment, grant, http_rule, is_identifier, labelled,
+};
 use crate::least::{self, NOTHING};
 
 /// Objects of a rule that get a comment of their own; of more, the first.
 const SHOWN: usize = 20;
+
+/// Characters of a rule that is shown and not written.
+const SHOWN_RULE: usize = 200;
 
 /// More paths than this with a common beginning are worth a word.
 const MANY_PATHS: usize = 20;
@@ -108,7 +113,10 @@ impl Documents<'_> {
         }
         self.uncovered(out);
         let built_in = pair.needs.forced().filter(|_| pair.sql);
-        let role = self.role(built_in.is_some());
+        let mut role = self.role(built_in.is_some());
+        if let Some(role) = &mut role {
+            self.cut_to_limits(role, out);
+        }
         let mut roles: Vec<&str> = built_in.iter().map(|level| level.name()).collect();
         if let Some(role) = &role {
             role.write(out);
@@ -165,6 +173,29 @@ impl Documents<'_> {
         })
     }
 
+    /// Takes out what a role of the custom resource has no room for, and names it.
+    fn cut_to_limits(&self, role: &mut RoleText, out: &mut String) {
+        if role.databases.len() > MAX_SHORT_LIST {
+            let count = |name: &str| self.pair.databases.get(name).map(|seen| seen.count);
+            // Those that are used the most stay.
+            role.databases.sort_by(|a, b| count(b).cmp(&count(a)).then_with(|| a.cmp(b)));
+            let over = role.databases.split_off(MAX_SHORT_LIST);
+            role.databases.sort();
+            let what = format!("NOT COVERED: {} databases more than the {MAX_SHORT_LIST} that a role has:", over.len());
+            comment(out, "", &what);
+            listed(out, "  ", over.into_iter());
+        }
+        for (rules, kind) in [(&mut role.rules, "PostgreSQL"), (&mut role.http, "HTTP")] {
+            if rules.len() > MAX_RULES {
+                let over = rules.split_off(MAX_RULES);
+                let what =
+                    format!("NOT COVERED: {} rules more than the {MAX_RULES} for {kind} that a role has:", over.len());
+                comment(out, "", &what);
+                listed(out, "  ", over.iter().map(|rule| rule.text.chars().take(SHOWN_RULE).collect()));
+            }
+        }
+    }
+
     /// PostgreSQL's login, and a word on it.
     fn login(&self) -> (String, Vec<String>) {
         if let Some(user) = self.user {
@@ -217,14 +248,16 @@ fn requests(pair: &Pair) -> Vec<RuleText> {
         groups.entry(methods).or_default().push(path);
     }
     let parts = groups.into_iter().flat_map(|(methods, paths)| {
-        let parts: Vec<_> = paths.chunks(MAX_NAMES).map(<[_]>::to_vec).collect();
-        parts.into_iter().map(move |part| (methods, part))
+        let methods: Vec<&str> = methods.iter().copied().collect();
+        let part = |methods: &[&str]| {
+            paths.chunks(MAX_NAMES).map(|paths| request_rule(pair, methods, paths)).collect::<Vec<_>>()
+        };
+        methods.chunks(MAX_SHORT_LIST).flat_map(part).collect::<Vec<_>>()
     });
-    parts.map(|(methods, paths)| request_rule(pair, methods, &paths)).collect()
+    parts.collect()
 }
 
-fn request_rule(pair: &Pair, methods: &BTreeSet<&str>, paths: &[&str]) -> RuleText {
-    let methods: Vec<&str> = methods.iter().copied().collect();
+fn request_rule(pair: &Pair, methods: &[&str], paths: &[&str]) -> RuleText {
     let all =
         methods.iter().flat_map(|method| paths.iter().map(move |path| ((*method).to_owned(), (*path).to_owned())));
     let comments = all.filter_map(|key| pair.requests.get(&key).map(|seen| format!("{} {}: {seen}", key.0, key.1)));
@@ -234,7 +267,7 @@ fn request_rule(pair: &Pair, methods: &BTreeSet<&str>, paths: &[&str]) -> RuleTe
             "{count} of the paths begin with {beginning}: if all such paths are meant, write \"{beginning}*\" instead."
         )
     }));
-    RuleText { comments, text: http_rule(&methods, paths) }
+    RuleText { comments, text: http_rule(methods, paths) }
 }
 
 /// Directories that many paths lie in, without those that only hold such a directory.

@@ -169,6 +169,29 @@ fn there_is_room_for_so_many_names() {
     assert!(suggestion.to_yaml().contains("NOT COVERED: 7 with more different names"));
 }
 
+#[test]
+fn no_document_is_larger_than_its_schema() {
+    let mut records: Vec<_> = (0..70)
+        .map(|number| Record { database: Some(format!("d{number:02}")), ..record("a", "web") })
+        .chain([Record { database: Some("d69".into()), ..record("a", "web") }])
+        .collect();
+    // As many sets of methods as paths, so that none shares a rule; and one path with more methods than a rule has.
+    let methods = ["A", "B", "C", "D", "E", "F", "G", "H", "I"];
+    for number in 1_usize..300 {
+        let set = methods.iter().enumerate().filter(|(bit, _)| number >> bit & 1 == 1);
+        records.extend(set.map(|(_, method)| request("a", method, &format!("/{number}"))));
+    }
+    records.extend(('A'..='Z').flat_map(|a| ["X", "Y", "Z"].map(|b| request("a", &format!("{a}{b}"), "/many"))));
+    let yaml = suggested(&records, Options::default());
+    let snapshot = compiled(&yaml);
+    let role = snapshot.role("web", "a").unwrap();
+    let databases = &role.postgres.as_ref().unwrap().database;
+    assert_eq!((databases.len(), databases.last().unwrap().as_str()), (64, "d69"), "the most used one stays");
+    assert!(yaml.contains("NOT COVERED: 6 databases more than the 64 that a role has:\n#   d63\n"), "{yaml}");
+    assert_eq!((role.http.len(), role.http.iter().map(|rule| rule.methods.len()).max()), (256, Some(64)));
+    assert!(yaml.contains("NOT COVERED: 45 rules more than the 256 for HTTP that a role has:"), "{yaml}");
+}
+
 fn touched() -> impl Strategy<Value = Touched> {
     const ACTIONS: &[&str] = &["select", "insert", "update", "truncate", "execute", "create", "lock", "set", "run"];
     const OPENS: &[&str] =

@@ -2,14 +2,18 @@
 //!
 //! Deliberately absent: reading the environment, which is the program's; limits and batches, which are fixed.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use super::TraceContext;
 
+/// Variables of header fields, the more special one first.
+const HEADERS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"];
+
 /// Where spans go, and which are kept.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Options {
-    /// The URL that spans are posted to, whole.
+    /// The URL that spans are posted to, whole; without a user and password, as it is told in logs.
     pub endpoint: String,
     /// Authorities that may vouch for an https endpoint.
     pub ca_file: Option<PathBuf>,
@@ -53,19 +57,42 @@ impl Sampler {
 }
 
 /// A variable that makes no sense.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{variable}={value:?}: {why}")]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 pub struct OptionsError {
     variable: &'static str,
     value: String,
     why: &'static str,
 }
 
+impl fmt::Display for OptionsError {
+    /// Header fields hold keys, and this goes into a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { variable, value, why } = self;
+        if HEADERS.contains(variable) {
+            return write!(f, "{variable} (its value is not shown, as it may hold a key): {why}");
+        }
+        write!(f, "{variable}={value:?}: {why}")
+    }
+}
+
+impl fmt::Debug for OptionsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OptionsError({self})")
+    }
+}
+
 impl Options {
-    /// Spans go to this URL, all of them; the process is this service.
+    /// Spans go to this URL, all of them. What it says of a user and password is left out: nothing sends it (a key to the
+    /// collector is a header field), and the URL is told in logs.
     #[must_use]
     pub fn to(endpoint: String) -> Self {
-        Self { endpoint, ca_file: None, headers: Vec::new(), resource: Vec::new(), sampler: Sampler::default() }
+        Self {
+            endpoint: without_user(&endpoint),
+            ca_file: None,
+            headers: Vec::new(),
+            resource: Vec::new(),
+            sampler: Sampler::default(),
+        }
     }
 
     /// What the variables of OpenTelemetry's specification say, on top of `configured`; none, where neither names an
@@ -107,9 +134,7 @@ impl Options {
         {
             options.ca_file = Some(file.into());
         }
-        if let Some((variable, value)) =
-            get("OTEL_EXPORTER_OTLP_TRACES_HEADERS").or_else(|| get("OTEL_EXPORTER_OTLP_HEADERS"))
-        {
+        if let Some((variable, value)) = HEADERS.into_iter().find_map(get) {
             options.headers.extend(pairs(variable, value)?);
         }
         if let Some((variable, value)) = get("OTEL_RESOURCE_ATTRIBUTES") {
@@ -129,6 +154,16 @@ impl Options {
         self.resource.retain(|(known, _)| known != name);
         self.resource.push((name.to_owned(), value));
     }
+}
+
+/// A URL without what stands before the `@` of its authority (RFC 3986 §3.2.1).
+fn without_user(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, rest)| (scheme, rest));
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at_checked(end).unwrap_or((rest, ""));
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let separator = if scheme.is_empty() { "" } else { "://" };
+    format!("{scheme}{separator}{host}{path}")
 }
 
 fn sampler(
@@ -237,17 +272,34 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_said() {
-        for (variable, value) in [
-            ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
-            ("OTEL_EXPORTER_OTLP_HEADERS", "a"),
-            ("OTEL_EXPORTER_OTLP_HEADERS", "a=%zz"),
-            ("OTEL_TRACES_SAMPLER", "sometimes"),
-        ] {
+        for (variable, value) in [("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"), ("OTEL_TRACES_SAMPLER", "sometimes")] {
             let error = read(Some(Options::to("http://a".to_owned())), &[(variable, value)]).unwrap_err();
             assert!(error.to_string().contains(variable) && error.to_string().contains(value), "{error}");
         }
         let odd = [("OTEL_TRACES_SAMPLER", "traceidratio"), ("OTEL_TRACES_SAMPLER_ARG", "2")];
         assert!(read(Some(Options::to("http://a".to_owned())), &odd).is_err());
+    }
+
+    #[test]
+    fn no_key_gets_into_a_log() {
+        for variable in HEADERS {
+            for value in ["s3cret", "api-key=s3cret%zz", "=s3cret"] {
+                let error = read(Some(Options::to("http://a".to_owned())), &[(variable, value)]).unwrap_err();
+                let said = format!("{error} {error:?}");
+                assert!(said.contains(variable) && said.contains("name=value") && !said.contains("s3cret"), "{said}");
+            }
+        }
+        for (url, told) in [
+            ("http://u:s3cret@c:4318/v1/traces", "http://c:4318/v1/traces"),
+            ("https://u:s3@cret@c", "https://c"),
+            ("u:s3cret@c:4318/x", "c:4318/x"),
+            ("http://c/a@b?c@d", "http://c/a@b?c@d"),
+            ("http://[::1]:4318", "http://[::1]:4318"),
+        ] {
+            assert_eq!(Options::to(url.to_owned()).endpoint, told);
+        }
+        let named = read(None, &[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://u:s3cret@c:4318")]);
+        assert_eq!(named.unwrap().unwrap().endpoint, "http://c:4318/v1/traces");
     }
 
     #[test]

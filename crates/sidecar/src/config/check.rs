@@ -96,6 +96,7 @@ impl Check {
 
     fn traces(&mut self, raw: raw::Traces) -> Options {
         let raw::Traces { endpoint, ca_file, ratio } = raw;
+        let Options { endpoint, .. } = Options::to(endpoint);
         if !endpoint.starts_with("http://") && !endpoint.starts_with("https://") {
             self.fail(format!("traces.endpoint: {endpoint:?} is no URL like http://collector:4318/v1/traces"));
         }

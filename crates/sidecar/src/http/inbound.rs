@@ -241,20 +241,23 @@ struct Denied {
     credential: Option<Arc<Credential>>,
 }
 
-/// May it: the token, then the path, then the rules.
+/// May it: the token, then the path, then the rules. Recorded is first what nobody may, so that no record of it looks as
+/// if a token or a rule could open it; the client is told first that it has to show a token.
 fn rule(
     request: &Request<Incoming>,
     path: &Result<Path, PathError>,
     shown: Result<Arc<Credential>, Unauthenticated>,
     service: &str,
 ) -> Result<Allowed, Denied> {
+    let clear = clear(request, path);
     let credential = shown.map_err(|failure| Denied {
         problem: failure.problem(service),
-        reason: failure.label(),
+        reason: clear.as_ref().err().map_or(failure.label(), |(_, reason)| *reason),
         rule: None,
         credential: None,
     })?;
     let denied = |problem, reason, rule| Denied { problem, reason, rule, credential: Some(credential.clone()) };
+    let path = clear.map_err(|(problem, reason)| denied(problem, reason, None))?;
     let roles = credential.http_roles().map_err(|error| {
         let problem = Problem::new(Kind::Denied, "sidegate: the token's roles are not understood")
             .detail(error.to_string())
@@ -262,15 +265,6 @@ fn rule(
             .challenge(insufficient_scope(service, "the token's roles are not understood"));
         denied(problem, "role_not_understood", None)
     })?;
-    let path = path.as_ref().map_err(|error| {
-        let problem = Problem::new(Kind::BadRequest, "sidegate: the request's path is not accepted")
-            .detail(error.to_string())
-            .hint("Two servers could read it as two paths, so nobody gets it.");
-        denied(problem, "path", None)
-    })?;
-    if let Some((problem, reason)) = ambiguous(request) {
-        return Err(denied(problem, reason, None));
-    }
     match policy::http::decide(roles, request.method().as_str(), path) {
         HttpVerdict::Allow(permit) => Ok(Allowed::new(credential.clone(), &permit)),
         HttpVerdict::Deny(denial) => {
@@ -282,6 +276,20 @@ fn rule(
             Err(denied(problem, denial.reason(), denial.rule()))
         }
     }
+}
+
+/// The path, if nobody can read two requests.
+fn clear<'a>(
+    request: &Request<Incoming>,
+    path: &'a Result<Path, PathError>,
+) -> Result<&'a Path, (Problem, &'static str)> {
+    let path = path.as_ref().map_err(|error| {
+        let problem = Problem::new(Kind::BadRequest, "sidegate: the request's path is not accepted")
+            .detail(error.to_string())
+            .hint("Two servers could read it as two paths, so nobody gets it.");
+        (problem, "path")
+    })?;
+    ambiguous(request).map_or(Ok(path), Err)
 }
 
 /// What makes two servers read two requests.

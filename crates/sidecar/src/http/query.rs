@@ -108,8 +108,9 @@ impl Querying {
         self.audit.log.room().await;
         let settings = self.settings.borrow().clone();
         let (head, body) = request.into_parts();
-        let credential = match self.credential(&head, &settings, started).await {
-            Ok(credential) => credential,
+        let (credential, unknown) = match self.credential(&head, &settings, started).await {
+            Ok(Ok(credential)) => (Some(credential), None),
+            Ok(Err(why)) => (None, Some(why)),
             Err(problem) => {
                 discard(body).await;
                 return Err(problem);
@@ -118,6 +119,10 @@ impl Querying {
         let (asked, statements) = read(&head.headers, &head.uri, body).await?;
         let who = Who { credential: credential.as_deref(), peer: shown_by(&head.extensions) };
         let login = self.log_in(who, &asked, &settings, started)?;
+        if let Some(why) = unknown {
+            // Where nothing is enforced, this record says who would fail; now it is known with which database.
+            self.logins.record(&login.caller, &settings, (false, why), started);
+        }
         let traced = head.extensions.get::<Traced>();
         if let Some(traced) = traced {
             traces::is_query(traced, &login.database);
@@ -138,25 +143,22 @@ impl Querying {
         run::start(session, decided, asked, terms).await
     }
 
-    /// Who asks. `Ok(None)`: nobody that is known, and nothing is enforced.
+    /// Who asks. `Ok(Err(_))`: nobody that is known, and why, where nothing is enforced.
     async fn credential(
         &self,
         head: &Parts,
         settings: &Settings,
         started: Instant,
-    ) -> Result<Option<Arc<Credential>>, Problem> {
-        match authenticate(&head.headers, shown_by(&head.extensions), &self.verifier, settings).await {
-            Ok(credential) => Ok(Some(credential)),
-            Err(failure) => {
-                // Where nothing is enforced, this record says who would fail.
-                let who = Who { credential: None, peer: shown_by(&head.extensions) };
-                let caller = self.logins.caller(who, None, None, "");
+    ) -> Result<Result<Arc<Credential>, &'static str>, Problem> {
+        let peer = shown_by(&head.extensions);
+        match authenticate(&head.headers, peer, &self.verifier, settings).await {
+            Ok(credential) => Ok(Ok(credential)),
+            Err(failure) if settings.verify == Verify::Enforce => {
+                let caller = self.logins.caller(Who { credential: None, peer }, None, None, "");
                 let id = self.logins.record(&caller, settings, (false, failure.label()), started);
-                match settings.verify {
-                    Verify::Enforce => Err(failure.problem(&self.realm()).decision(id)),
-                    Verify::Observe | Verify::Off => Ok(None),
-                }
+                Err(failure.problem(&self.realm()).decision(id))
             }
+            Err(failure) => Ok(Err(failure.label())),
         }
     }
 

@@ -134,5 +134,20 @@ fn requests_and_logins_have_documents_too() {
     let elsewhere = login("database", Some(&orders()), "other");
     let yaml = remedy(&elsewhere, Some(&compiled(DOCUMENTS))).yaml.unwrap();
     assert!(yaml.contains("database: [shop, other]"), "{yaml}");
+    let any = DOCUMENTS.replace("database: [shop], ", "");
+    let open = remedy(&elsewhere, Some(&compiled(&any)));
+    assert!(open.yaml.is_none() && open.what.starts_with("The role opens this database now"), "{open:?}");
+    let full: Vec<_> = (0..64).map(|number| format!("d{number}")).collect();
+    let full = DOCUMENTS.replace("database: [shop]", &format!("database: [{}]", full.join(", ")));
+    let full = remedy(&elsewhere, Some(&compiled(&full)));
+    assert!(full.yaml.is_none() && full.what.starts_with("Another role for \"other\""), "{full:?}");
+    for name in ["", "a\nb", &"x".repeat(64)] {
+        for odd in [login("database", Some(&orders()), name), login("role_not_granted", None, name)] {
+            let odd = remedy(&odd, Some(&compiled(DOCUMENTS)));
+            assert!(odd.yaml.is_none() && odd.what.starts_with("Nothing: no document can name"), "{odd:?}");
+        }
+    }
+    let unknown = Record { database: None, ..login("no_token", None, "") };
+    assert!(remedy(&unknown, None).what.starts_with("A token"), "{unknown:?}");
     assert!(remedy(&login("no_database_login", None, "shop"), None).what.contains("postgres.users"));
 }
