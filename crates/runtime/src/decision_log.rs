@@ -18,10 +18,12 @@ use tokio::sync::Notify;
 
 pub mod chain;
 mod file;
+mod recent;
 pub mod verify;
 mod writer;
 
 use file::RotatingFile;
+use recent::Recent;
 use writer::{Sink, Writer};
 
 /// What happens to a record when the queue is full, and to a line that cannot be written.
@@ -69,7 +71,7 @@ pub struct Options {
     pub on_full: OnFull,
     /// Whether each line seals all those before it ([`chain`]).
     pub chained: bool,
-    /// How many of the last ones are kept in memory.
+    /// How many of the last ones are kept in memory, and as many of the last denials.
     pub recent: usize,
 }
 
@@ -83,12 +85,16 @@ pub trait Entry: Serialize + Send + Sync + 'static {
 
     /// About how many bytes of memory it holds on to.
     fn weight(&self) -> usize;
+
+    /// Whether something was, or would have been, denied. Denials are kept in memory by themselves, so that thousands of
+    /// others a second do not push out what somebody will look for.
+    fn is_denial(&self) -> bool {
+        false
+    }
 }
 
 /// Bytes that the records which wait may hold, however few they are: what callers send decides how much a record holds.
 const WAITING_BYTES: usize = 16 << 20;
-/// The same of those that are kept in memory.
-const RECENT_BYTES: usize = 4 << 20;
 
 /// Why a log cannot be kept.
 #[derive(Debug, thiserror::Error)]
@@ -126,16 +132,10 @@ struct Queue<T> {
     drained: Condvar,
     /// Wakes the tasks that wait for room.
     room: Notify,
-    /// The last ones, oldest first. Filled by the writer, so that recording does not pay for it.
+    /// Filled by the writer, so that recording does not pay for it.
     recent: Mutex<Recent<T>>,
     options: Options,
     lost: Counter,
-}
-
-/// The last records.
-struct Recent<T> {
-    entries: VecDeque<Arc<T>>,
-    bytes: usize,
 }
 
 struct State<T> {
@@ -204,7 +204,7 @@ impl<T: Entry> DecisionLog<T> {
             filled: Condvar::new(),
             drained: Condvar::new(),
             room: Notify::new(),
-            recent: Mutex::new(Recent { entries: VecDeque::new(), bytes: 0 }),
+            recent: Mutex::new(Recent::new(options.recent)),
             options: Options { capacity: options.capacity.max(1), ..options },
             lost: Counter::default(),
         });
@@ -267,10 +267,7 @@ impl<T: Entry> DecisionLog<T> {
     #[must_use]
     pub fn recent(&self, limit: usize, wanted: impl Fn(&T) -> bool) -> Vec<Arc<T>> {
         let recent = self.0.0.recent.lock();
-        let mut chosen: Vec<Arc<T>> =
-            recent.entries.iter().rev().filter(|record| wanted(record)).take(limit).cloned().collect();
-        chosen.reverse();
-        chosen
+        recent.last(limit, wanted)
     }
 
     /// Records as lines; that may take a while for many.

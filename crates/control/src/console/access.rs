@@ -289,13 +289,32 @@ pub(super) async fn save(State(console): State<Arc<Console>>, posted: Posted) ->
             again(&console, &posted, outcome, false)
         }
         Err(WriteError::Conflict) => {
-            let lines = [posted.frame.t("conflict-what").to_owned(), posted.field("text").to_owned()];
+            let frame = &posted.frame;
+            let now = there_now(&console, &posted).unwrap_or_else(|| "—".to_owned());
+            let [what, there, yours] = ["conflict-what", "there-now", "yours"].map(|key| frame.t(key).to_owned());
+            let lines = [what, there, now, yours, posted.field("text").to_owned()];
             let back = path(posted.field("namespace"), posted.field("kind"), posted.field("name"));
             let back = if posted.field("name").is_empty() { "/access".to_owned() } else { back };
             message(&posted.frame, StatusCode::CONFLICT, posted.frame.t("conflict"), &lines, &back)
         }
         Err(error) => failed(&posted.frame, &error, "/access"),
     }
+}
+
+/// The documents that somebody else has saved in the place of those that a form is about.
+fn there_now(console: &Console, posted: &Posted) -> Option<String> {
+    let documents = console.platform.documents().ok()?;
+    let (at, text) = place(posted).ok()?;
+    let named = match at {
+        At::Existing { namespace, kind, name } => vec![(namespace, kind, name)],
+        At::Named => {
+            let parts = parts(&Source { path: String::new(), text });
+            parts.into_iter().map(|part| (part.namespace, part.kind, part.name)).collect()
+        }
+    };
+    let found = named.iter().filter_map(|(namespace, kind, name)| documents.part(namespace, *kind, name));
+    let texts: Vec<String> = found.map(|part| part.text).collect();
+    (!texts.is_empty()).then(|| texts.join("---\n"))
 }
 
 /// What goes with a document, and what would be denied without it.
@@ -393,7 +412,7 @@ async fn write(console: &Arc<Console>, posted: &Posted) -> Result<(), WriteError
             tracing::info!(by = who, what, "a document changed by somebody");
             recorded &= console.changes.record(Change::new(&who, &what, &from, &to));
         }
-        if recorded { Ok(()) } else { Err(WriteError::Unrecorded) }
+        if recorded { Ok(()) } else { Err(WriteError::DoneUnrecorded) }
     })
     .await?
 }

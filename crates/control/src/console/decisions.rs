@@ -8,6 +8,7 @@ use askama::Template;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
+use futures_util::future::join_all;
 use policy::explain::explain_decision;
 use policy::record::{Record, RecordedVerdict, Touched};
 use serde::Deserialize;
@@ -38,14 +39,17 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    fn takes(&self, record: &Record) -> bool {
-        let subject = record.subject.as_deref().unwrap_or_default();
-        let verdict = match record.verdict {
-            RecordedVerdict::Allow => "allow",
-            RecordedVerdict::Deny => "deny",
-        };
-        (self.subject.is_empty() || subject.contains(&self.subject))
-            && (self.verdict.is_empty() || self.verdict == verdict)
+    /// As far as sidecars do not choose themselves ([`Filter::asked`]).
+    pub(super) fn takes(&self, record: &Record) -> bool {
+        record.subject.as_deref().unwrap_or_default().contains(&self.subject)
+    }
+
+    /// What a sidecar is asked: to look through all that it remembers for a verdict, not only through its last ones.
+    fn asked(&self, limit: usize) -> String {
+        match self.verdict.as_str() {
+            verdict @ ("allow" | "deny") => format!("limit={limit}&verdict={verdict}"),
+            _ => format!("limit={limit}"),
+        }
     }
 
     fn looks_at(&self, seen: &Seen) -> bool {
@@ -116,12 +120,14 @@ pub(super) struct RowsPart<'a> {
     frame: &'a Frame,
     rows: Vec<Row>,
     passed_over: usize,
+    /// More was decided than could be looked at.
+    gap: bool,
 }
 
 impl<'a> RowsPart<'a> {
     /// Of records from the oldest to the newest.
-    pub(super) fn new(frame: &'a Frame, records: &[Record], passed_over: usize) -> Self {
-        Self { frame, rows: records.iter().rev().map(Row::new).collect(), passed_over }
+    pub(super) fn new(frame: &'a Frame, records: &[Record], passed_over: usize, gap: bool) -> Self {
+        Self { frame, rows: records.iter().rev().map(Row::new).collect(), passed_over, gap }
     }
 }
 
@@ -168,14 +174,19 @@ pub(super) async fn show(State(console): State<Arc<Console>>, frame: Frame, Path
 }
 
 /// The last decisions that are looked for, oldest first.
-pub(super) async fn last(console: &Console, filter: &Filter, limit: usize) -> Vec<Record> {
-    let mut records = Vec::new();
-    for seen in console.fleet.all().into_iter().filter(|seen| seen.settings.is_some() && filter.looks_at(seen)) {
-        let found = console.fleet.decisions(&seen.sidecar, &format!("limit={limit}")).await;
-        records.extend(found.into_iter().filter(|record| filter.takes(record)));
-    }
+async fn last(console: &Console, filter: &Filter, limit: usize) -> Vec<Record> {
+    let all = looked_at(console, filter, limit).await.into_iter().flatten();
+    let mut records: Vec<Record> = all.filter(|record| filter.takes(record)).collect();
     records.sort_by(|a, b| a.time.cmp(&b.time));
     records
+}
+
+/// The last decisions of each sidecar, oldest first, of any subject.
+pub(super) async fn looked_at(console: &Console, filter: &Filter, limit: usize) -> Vec<Vec<Record>> {
+    let asked = filter.asked(limit);
+    let all = console.fleet.all().into_iter().filter(|seen| seen.settings.is_some() && filter.looks_at(seen));
+    let sidecars: Vec<_> = all.map(|seen| seen.sidecar).collect();
+    join_all(sidecars.iter().map(|sidecar| console.fleet.decisions(sidecar, &asked))).await
 }
 
 /// A decision by its id, from whoever remembers it.
@@ -184,11 +195,9 @@ pub(super) async fn one(console: &Console, id: &str) -> Option<Record> {
     if !is_id {
         return None;
     }
-    for seen in console.fleet.all().into_iter().filter(|seen| seen.settings.is_some()) {
-        let found = console.fleet.decisions(&seen.sidecar, &format!("decision={id}")).await;
-        if let Some(record) = found.into_iter().next() {
-            return Some(record);
-        }
-    }
-    None
+    let asked = format!("decision={id}");
+    let all = console.fleet.all().into_iter().filter(|seen| seen.settings.is_some());
+    let sidecars: Vec<_> = all.map(|seen| seen.sidecar).collect();
+    let found = join_all(sidecars.iter().map(|sidecar| console.fleet.decisions(sidecar, &asked))).await;
+    found.into_iter().flatten().next()
 }

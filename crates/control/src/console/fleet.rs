@@ -4,9 +4,11 @@
 //! Deliberately absent: telling them anything.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use parking_lot::RwLock;
 use policy::record::{Line, Record};
 use runtime::admin::settings::InForce;
@@ -15,8 +17,12 @@ use tokio::sync::watch;
 
 use super::config::Sidecar;
 
-/// Between two looks: what somebody changed shows in a second.
-const PAUSE: Duration = Duration::from_millis(700);
+/// Between two looks at a sidecar: what somebody changed shows in a second.
+const PAUSE: Duration = Duration::from_millis(500);
+/// A sidecar that has not answered by then is said not to answer: until then, what it said last stands as if it were still so.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Between two times that pages are told to look again.
+const TOLD: Duration = Duration::from_millis(350);
 /// Rates are told over about so long.
 const SPAN: Duration = Duration::from_secs(5);
 
@@ -41,7 +47,7 @@ pub(super) struct Seen {
 pub(super) struct Fleet {
     client: HttpClient,
     seen: RwLock<Vec<Seen>>,
-    /// Rises with each look.
+    /// Rises whenever pages are to look again.
     looks: watch::Sender<u64>,
 }
 
@@ -61,21 +67,31 @@ impl Fleet {
     }
 
     /// Looks for ever.
-    pub(super) async fn keep_looking(&self) -> std::convert::Infallible {
-        loop {
-            let sidecars: Vec<Sidecar> = self.seen.read().iter().map(|seen| seen.sidecar.clone()).collect();
-            for (index, sidecar) in sidecars.iter().enumerate() {
-                let looked = self.look(&sidecar.admin).await;
-                if let Some(seen) = self.seen.write().get_mut(index) {
-                    seen.take(looked, Instant::now());
-                }
+    pub(super) async fn keep_looking(&self) -> Infallible {
+        let sidecars = self.all().into_iter().map(|seen| seen.sidecar).enumerate();
+        // Each by itself: one that hangs is not to hold up what is told of all others.
+        let looking = join_all(sidecars.map(|(index, sidecar)| self.keep_looking_at(index, sidecar)));
+        let telling = async {
+            loop {
+                tokio::time::sleep(TOLD).await;
+                self.looks.send_modify(|looks| *looks += 1);
             }
-            self.looks.send_modify(|looks| *looks += 1);
+        };
+        tokio::join!(looking, telling).1
+    }
+
+    async fn keep_looking_at(&self, index: usize, sidecar: Sidecar) -> Infallible {
+        loop {
+            let looked = tokio::time::timeout(PATIENCE, self.look(&sidecar.admin)).await;
+            let looked = looked.unwrap_or_else(|_| Err(format!("{} did not answer in {PATIENCE:?}", sidecar.admin)));
+            if let Some(seen) = self.seen.write().get_mut(index) {
+                seen.take(looked, Instant::now());
+            }
             tokio::time::sleep(PAUSE).await;
         }
     }
 
-    /// Tells of each look.
+    /// Tells when to look again.
     pub(super) fn looks(&self) -> watch::Receiver<u64> {
         self.looks.subscribe()
     }

@@ -46,6 +46,9 @@ pub(super) enum WriteError {
     /// The record of changes takes nothing now.
     #[error("it cannot be recorded")]
     Unrecorded,
+    /// It is done, and the record of changes does not have it.
+    #[error("it is done, and could not be recorded")]
+    DoneUnrecorded,
     /// There is no such thing.
     #[error("there is none")]
     Missing,

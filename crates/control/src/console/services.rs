@@ -236,15 +236,23 @@ pub(super) async fn verify_everywhere(State(console): State<Arc<Console>>, poste
         return html(StatusCode::OK, &confirm);
     }
     let looked_at = posted.field("versions").split_ascii_whitespace().filter_map(|pair| pair.split_once('='));
-    let mut problems = Vec::new();
-    for (namespace, version) in looked_at.filter(|(namespace, _)| is_namespace(namespace)) {
-        if let Err(error) = write(&console, &posted.viewer.who, namespace, version, VERIFY, "true").await {
-            problems.push(format!("{namespace}: {error}"));
+    // Only what pages show; no namespace comes into being here.
+    let known = namespaces(&console);
+    let (mut done, mut problems) = (Vec::new(), Vec::new());
+    for (namespace, version) in looked_at.filter(|(namespace, _)| known.contains(*namespace)) {
+        match write(&console, &posted.viewer.who, namespace, version, VERIFY, "true").await {
+            Ok(()) => done.push(namespace),
+            Err(error) => problems.push(format!("{namespace}: {error}")),
         }
     }
     if problems.is_empty() {
         return see_other("/");
     }
+    problems.push(format!(
+        "{}: {}",
+        posted.frame.t("saved"),
+        if done.is_empty() { "—".to_owned() } else { done.join(", ") }
+    ));
     message(&posted.frame, StatusCode::CONFLICT, posted.frame.t("conflict"), &problems, "/")
 }
 
@@ -289,7 +297,7 @@ async fn write(
         let (from, to) = (format!("{key}: {before}"), format!("{key}: {value}"));
         let recorded = console.changes.record(Change::new(&who, &what(&namespace), &from, &to));
         tracing::info!(by = who, namespace, key, value, recorded, "settings changed by somebody");
-        if recorded { Ok(()) } else { Err(WriteError::Unrecorded) }
+        if recorded { Ok(()) } else { Err(WriteError::DoneUnrecorded) }
     })
     .await?
 }
@@ -400,6 +408,7 @@ fn shown(value: &str) -> &'static str {
 pub(super) fn failed(frame: &Frame, error: &(dyn std::error::Error + 'static), back: &str) -> Response {
     let line = match error.downcast_ref::<WriteError>() {
         Some(WriteError::Unrecorded) => frame.t("refuse-record").to_owned(),
+        Some(WriteError::DoneUnrecorded) => frame.t("done-unrecorded").to_owned(),
         _ => error.to_string(),
     };
     message(frame, StatusCode::INTERNAL_SERVER_ERROR, frame.t("failed"), &[line], back)

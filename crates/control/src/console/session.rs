@@ -124,6 +124,11 @@ impl Sessions {
         Some(session.viewer.clone())
     }
 
+    /// Whether the session of somebody who follows a page still lasts. Following is no use of it: a page left open is idle.
+    pub(super) fn lasts(&self, viewer: &Viewer, now: Instant) -> bool {
+        self.state.lock().sessions.values().any(|session| session.viewer == *viewer && session.lasts(now))
+    }
+
     /// Ends the session of a request, and gives the cookie that says so.
     pub(super) fn sign_out(&self, headers: &HeaderMap) -> String {
         if let Some(id) = cookie(headers) {
@@ -221,8 +226,10 @@ mod tests {
         let headers = with(header::COOKIE, &format!("a=b; {}", cookie.split(';').next().unwrap()));
         let viewer = sessions.viewer(&headers, now).unwrap();
         assert!(viewer.made(&viewer.csrf) && !viewer.made("") && !viewer.made("x"));
+        assert!(sessions.lasts(&viewer, now) && !sessions.lasts(&viewer, now + IDLE));
         sessions.sign_out(&headers);
         assert_eq!(sessions.viewer(&headers, now), None);
+        assert!(!sessions.lasts(&viewer, now));
     }
 
     #[test]

@@ -27,6 +27,22 @@ struct Wanted {
     limit: Option<usize>,
     /// The one with this id.
     decision: Option<String>,
+    /// Only those with this verdict.
+    verdict: Option<Verdict>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    Allow,
+    Deny,
+}
+
+impl Wanted {
+    fn takes<T: Entry>(&self, entry: &T) -> bool {
+        self.decision.as_deref().is_none_or(|id| entry.has_id(id))
+            && self.verdict.is_none_or(|verdict| entry.is_denial() == (verdict == Verdict::Deny))
+    }
 }
 
 /// The route.
@@ -46,11 +62,11 @@ async fn show<T: Entry>(
         return (StatusCode::FORBIDDEN, why).into_response();
     }
     let Ok(Query(wanted)) = wanted else {
-        let why = "want ?limit=N, or ?decision=ID, or nothing\n";
+        let why = "want ?limit=N, ?verdict=allow or ?verdict=deny, or ?decision=ID, or nothing\n";
         return (StatusCode::BAD_REQUEST, why).into_response();
     };
     let limit = wanted.limit.unwrap_or(USUAL_LIMIT);
-    let records = log.recent(limit, |entry| wanted.decision.as_deref().is_none_or(|id| entry.has_id(id)));
+    let records = log.recent(limit, |entry| wanted.takes(entry));
     if records.is_empty() && wanted.decision.is_some() {
         let why = "no such decision is kept here: it may be older than the last ones, or another process's\n";
         return (StatusCode::NOT_FOUND, why).into_response();

@@ -64,6 +64,7 @@ impl Sink for Disk {
 enum Test {
     Number(u64),
     Sealed { n: u64 },
+    Denied { denied: u64 },
     Lost { lost: u64 },
     Heavy { bytes: usize },
     Broken(HashMap<Vec<u8>, u8>),
@@ -83,6 +84,10 @@ impl Entry for Test {
             Self::Heavy { bytes } => *bytes,
             _ => 1,
         }
+    }
+
+    fn is_denial(&self) -> bool {
+        matches!(self, Self::Denied { .. })
     }
 }
 
@@ -137,6 +142,25 @@ fn the_last_ones_are_kept_in_memory() {
     assert_eq!(lines(&DecisionLog::lines(&log.recent(10, |_| true))).0, [2, 3, 4]);
     assert_eq!(lines(&DecisionLog::lines(&log.recent(2, |_| true))).0, [3, 4]);
     assert_eq!(lines(&DecisionLog::lines(&log.recent(2, |test| matches!(test, Test::Number(2))))).0, [2]);
+}
+
+#[test]
+fn many_others_do_not_push_out_denials() {
+    let log: DecisionLog<Test> = DecisionLog::start(&Destination::Nowhere, options(4096, OnFull::Drop)).unwrap();
+    (0..5).for_each(|denied| log.record(Test::Denied { denied }));
+    (0..1000).for_each(|n| log.record(Test::Number(n)));
+    log.record(Test::Denied { denied: 5 });
+    assert!(log.flush(LONG));
+    let texts =
+        |limit, wanted: fn(&Test) -> bool| String::from_utf8(DecisionLog::lines(&log.recent(limit, wanted))).unwrap();
+    let denials = "{\"denied\":3}\n{\"denied\":4}\n";
+    assert_eq!(
+        texts(10, |_| true),
+        format!("{denials}997\n998\n999\n{{\"denied\":5}}\n"),
+        "in the order in which they were recorded"
+    );
+    assert_eq!(texts(2, |_| true), "999\n{\"denied\":5}\n");
+    assert_eq!(texts(10, Test::is_denial), format!("{denials}{{\"denied\":5}}\n"));
 }
 
 #[test]
@@ -310,7 +334,7 @@ fn what_callers_send_does_not_decide_how_much_memory_a_log_takes() {
     }
     assert!(kept.flush(Duration::from_secs(10)));
     let kept = kept.recent(1000, |_| true).len();
-    assert!((1..=RECENT_BYTES >> 20).contains(&kept), "{kept}");
+    assert!((1..=recent::BYTES_MAX >> 20).contains(&kept), "{kept}");
 }
 
 /// The directory's log files and their sizes.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::chain::{self, Head};
-use super::{Entry, OnFull, Queue, RECENT_BYTES};
+use super::{Entry, OnFull, Queue};
 
 /// Pause between attempts to write when no line may be lost.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
@@ -125,17 +125,7 @@ impl<T: Entry, S: Sink> Writer<T, S> {
     }
 
     fn keep(&self, entry: T) {
-        let limit = self.queue.options.recent;
-        if limit == 0 {
-            return;
-        }
-        let mut recent = self.queue.recent.lock();
-        recent.bytes += entry.weight();
-        recent.entries.push_back(Arc::new(entry));
-        while recent.entries.len() > limit || (recent.bytes > RECENT_BYTES && recent.entries.len() > 1) {
-            let gone = recent.entries.pop_front().map_or(0, |entry| entry.weight());
-            recent.bytes = recent.bytes.saturating_sub(gone);
-        }
+        self.queue.recent.lock().keep(entry);
     }
 
     fn line(&mut self, entry: &T, records: u64, says: u64) {

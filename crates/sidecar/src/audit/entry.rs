@@ -133,6 +133,10 @@ impl runtime::decision_log::Entry for Entry {
             Self::Started { .. } | Self::Lost { .. } => BASE_WEIGHT,
         }
     }
+
+    fn is_denial(&self) -> bool {
+        matches!(self, Self::Decided(decided) if decided.verdict == RecordedVerdict::Deny)
+    }
 }
 
 impl Serialize for Entry {
