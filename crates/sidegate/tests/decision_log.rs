@@ -238,7 +238,7 @@ fn the_last_decisions_are_shown_to_this_machine_only() {
     let shown =
         testkit::within(PATIENCE, || Some(sidecar.get(&format!("/decisions?decision={id}"))).filter(|a| a.0 == 200));
     let record: Value = serde_json::from_str(&shown.expect("it is kept").1).unwrap();
-    assert_eq!((&record["decision"], &record["verdict"]), (&id.into(), &"deny".into()));
+    assert_eq!((&record["decision"], &record["verdict"]), (&id.clone().into(), &"deny".into()));
     assert_eq!((&record["role"], &record["user"]), (&"reader".into(), &"app_reader".into()));
     assert_eq!(
         record["objects"],
@@ -248,11 +248,15 @@ fn the_last_decisions_are_shown_to_this_machine_only() {
     );
     run(raw, 20).join().unwrap();
     let last = testkit::within(PATIENCE, || {
-        let (_, text) = sidecar.get("/decisions");
+        let (_, text) = sidecar.get("/decisions?verdict=allow");
         let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         (lines.len() == 5 && lines.iter().all(|line| line["verdict"] == "allow")).then_some(())
     });
     assert!(last.is_some(), "the last five, and no more");
+    let all = sidecar.get("/decisions").1;
+    assert!(all.lines().count() == 6 && all.lines().next().unwrap().contains(&id), "denials stay by themselves: {all}");
+    assert_eq!(sidecar.get("/decisions?verdict=deny").1.lines().count(), 1);
+    assert_eq!(sidecar.get("/decisions?verdict=maybe").0, 400);
     assert_eq!(sidecar.get("/decisions?limit=2").1.lines().count(), 2);
     assert_eq!(sidecar.get("/decisions?decision=none").0, 404);
     assert_eq!(sidecar.get("/decisions?what=this").0, 400);
