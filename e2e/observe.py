@@ -63,7 +63,7 @@ def the_documentation_names_every_metric():
     assert len(documented) > 20 and len(rows) == len(documented), rows
     kinds = {
         "issuer": "issuer", "postgres-a": "inbound", "postgres-b": "inbound", "prometheus": "inbound",
-        "service-a": "outbound", "service-b": "outbound",
+        "service-a": "outbound", "service-b": "outbound", "console": "console",
     }
     shown = {kind: set().union(*(families(one) for one in METRICS if kinds[one] == kind)) for kind in kinds.values()}
     for kind, names in shown.items():
