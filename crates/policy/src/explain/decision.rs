@@ -229,7 +229,7 @@ impl Case<'_> {
             forced.join(", ")
         );
         let mut yaml = String::new();
-        let name = labelled(&format!("{}-{level}", subject.service_account));
+        let name = self.free_name(subject, &format!("-{level}"), service);
         grant(&mut yaml, (&service.namespace, &service.name), &name, subject, &[level.name()]);
         Remedy { what, rules: Vec::new(), yaml: Some(yaml) }
     }
@@ -263,18 +263,29 @@ impl Case<'_> {
     }
 
     fn new_role(&self, subject: &Subject, service: &ServiceName) -> RoleText {
-        let taken =
-            |name: &str| self.documents.is_some_and(|documents| documents.role(&service.namespace, name).is_some());
-        let first = labelled(&subject.service_account);
-        let long = labelled(&format!("{}-{}", subject.namespace, subject.service_account));
-        let start: String = long.chars().take(50).collect();
-        let mut names = [first, long].into_iter().chain((2..).map(|number| format!("{start}-{number}")));
         RoleText {
             namespace: service.namespace.clone(),
-            name: names.find(|name| !taken(name)).unwrap_or_default(),
+            name: self.free_name(subject, "", service),
             service: service.name.clone(),
             ..RoleText::default()
         }
+    }
+
+    /// A name that no role and no grant has: applying a document of one that is taken would take away what that one gives.
+    fn free_name(&self, subject: &Subject, end: &str, service: &ServiceName) -> String {
+        let namespace = &service.namespace;
+        let taken = |name: &str| {
+            self.documents.is_some_and(|documents| {
+                let mut grants = documents.grants();
+                documents.role(namespace, name).is_some()
+                    || grants.any(|grant| grant.service.namespace == *namespace && grant.name == name)
+            })
+        };
+        let first = labelled(&format!("{}{end}", subject.service_account));
+        let long = labelled(&format!("{}-{}{end}", subject.namespace, subject.service_account));
+        let start: String = long.chars().take(50).collect();
+        let mut names = [first, long].into_iter().chain((2..).map(|number| format!("{start}-{number}")));
+        names.find(|name| !taken(name)).unwrap_or_default()
     }
 
     fn new_sql_role(&self, subject: &Subject, service: &ServiceName) -> RoleText {
