@@ -250,6 +250,23 @@ impl HttpClient {
     }
 }
 
+/// `GET url` on a connection that somebody else has made. Cancel safe.
+///
+/// # Errors
+/// When there is no whole answer in time.
+pub async fn get_over<S>(stream: S, url: &str) -> Result<Answer, HttpError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let exchange = async {
+        let uri = url.parse().map_err(|error: hyper::http::uri::InvalidUri| error.to_string());
+        let request = uri.and_then(|uri| request(&uri, Sent::get()).map_err(|error| error.to_string()));
+        talk(stream, url, request.map_err(|why| HttpError::Connect(url.to_owned(), why))?).await.map(Answer::from)
+    };
+    let timeout = |_| HttpError::Timeout(url.to_owned(), REQUEST_TIMEOUT);
+    tokio::time::timeout(REQUEST_TIMEOUT, exchange).await.map_err(timeout)?
+}
+
 /// A URL, taken apart.
 struct Target {
     uri: Uri,

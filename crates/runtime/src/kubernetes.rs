@@ -4,10 +4,14 @@
 //! While the API server is away, what is known stays in use. Deliberately absent: what an object means, and any right that
 //! a pod has: each caller says what it needs of them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kube::Config;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+
+use crate::secret::Secret;
 
 pub use kube::Client;
 
@@ -16,7 +20,7 @@ mod objects;
 mod secret;
 
 pub use lease::{Leadership, Lease};
-pub use objects::{Objects, Seen, Trouble, follow, follow_one};
+pub use objects::{Objects, Seen, Trouble, follow, follow_labelled, follow_one};
 pub use secret::{Put, SecretError, SharedSecret};
 
 /// Where the kubelet puts what a pod needs to speak to the API server.
@@ -35,6 +39,9 @@ pub enum ClientError {
         "no cluster is configured: {0}; in a pod, let its service account's token be mounted, elsewhere set KUBECONFIG"
     )]
     Config(Box<kube::config::InferConfigError>),
+    /// An API server that is named cannot be asked.
+    #[error("{0}: {1}")]
+    Server(String, String),
     /// What is configured cannot be used.
     #[error("the client for the cluster's API cannot be made: {0}")]
     Client(Box<kube::Error>),
@@ -49,6 +56,37 @@ pub async fn client() -> Result<Client, ClientError> {
     let mut config = Config::infer().await.map_err(|error| ClientError::Config(Box::new(error)))?;
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     Client::try_from(config).map_err(|error| ClientError::Client(Box::new(error)))
+}
+
+/// How to reach an API server; not who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Its URL.
+    pub url: String,
+    /// The authorities that vouch for it, in PEM.
+    pub ca_file: PathBuf,
+}
+
+impl Server {
+    /// A client that is whoever the token says; credentials of the pod or of a kubeconfig play no part.
+    ///
+    /// # Errors
+    /// When the authorities cannot be read or the URL is none. It does not connect.
+    pub fn client_of(&self, token: &Secret) -> Result<Client, ClientError> {
+        crate::tls::install_crypto_provider();
+        let unusable = |why: String| ClientError::Server(self.url.clone(), why);
+        let url = self.url.parse().map_err(|error: hyper::http::uri::InvalidUri| unusable(error.to_string()))?;
+        let authorities = CertificateDer::pem_file_iter(&self.ca_file)
+            .and_then(|all| all.map(|one| one.map(|der| der.to_vec())).collect::<Result<Vec<_>, _>>())
+            .map_err(|error| unusable(format!("{}: {error}", self.ca_file.display())))?;
+        let mut config = Config::new(url);
+        config.root_cert = Some(authorities);
+        config.connect_timeout = Some(CONNECT_TIMEOUT);
+        // By way of JSON, as a kubeconfig has it: its type for secrets is another crate's.
+        config.auth_info = serde_json::from_value(serde_json::json!({"token": token.expose()}))
+            .map_err(|error| unusable(error.to_string()))?;
+        Client::try_from(config).map_err(|error| ClientError::Client(Box::new(error)))
+    }
 }
 
 /// Whether this is a pod that has credentials for the API.

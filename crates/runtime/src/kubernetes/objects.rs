@@ -80,6 +80,14 @@ where
     start(api, config, what)
 }
 
+/// Follows those that have a label, whatever its value.
+pub fn follow_labelled<K>(api: Api<K>, label: &str, what: &'static str) -> watch::Receiver<Seen<K>>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+{
+    start(api, watcher::Config::default().labels(label).timeout(WATCH), what)
+}
+
 fn start<K>(api: Api<K>, config: watcher::Config, what: &'static str) -> watch::Receiver<Seen<K>>
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
