@@ -15,7 +15,7 @@ mod facts;
 mod fetch;
 mod injector;
 mod issuer;
-mod objects;
+pub(crate) mod objects;
 mod preflight;
 mod report;
 mod routes;

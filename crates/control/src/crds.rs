@@ -3,6 +3,7 @@
 //! Deliberately absent: `scale`, for there is nothing to scale, and conversion, for there is one version.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{ApiResource, GroupVersionKind};
 use policy::documents::schema;
 use serde_json::{Value, json};
 
@@ -12,6 +13,11 @@ pub const GROUP: &str = "sidegate.dev";
 pub const VERSION: &str = "v1alpha1";
 /// More conditions than there will ever be, said so that the API server knows that there are few.
 const MAX_CONDITIONS: u32 = 8;
+
+/// One of the two as the API server names it, by its kind and plural.
+pub(crate) fn resource(kind: &str, plural: &str) -> ApiResource {
+    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(GROUP, VERSION, kind), plural)
+}
 
 /// What differs between the two.
 struct Kind {

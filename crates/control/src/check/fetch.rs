@@ -8,16 +8,16 @@ use std::fmt;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
+use kube::api::{DynamicObject, ListParams};
 use kube::{Api, Client, Resource};
 use runtime::clock;
 use runtime::kubernetes::{ApiError, in_time};
 use serde::de::DeserializeOwned;
 
-use super::cluster::RESOURCES_VERSION;
 use super::facts::{Asked, Facts, Preflight};
 use super::objects::{sidecar_of, wiring};
 use super::{access, injector};
+use crate::crds;
 
 mod probes;
 mod rights;
@@ -25,7 +25,6 @@ mod server;
 
 /// Objects in one answer: a list of many thousand pods is not to be one.
 const PAGE: u32 = 500;
-const GROUP: &str = "sidegate.dev";
 const KINDS: [(&str, &str); 2] = [("AccessRole", "accessroles"), ("AccessGrant", "accessgrants")];
 
 /// What is to be checked.
@@ -100,14 +99,13 @@ pub async fn fetch(
 
 async fn definitions(client: &Client) -> Asked<Vec<CustomResourceDefinition>> {
     let all: Vec<CustomResourceDefinition> = list(Api::all(client.clone()), ListParams::default()).await?;
-    Ok(all.into_iter().filter(|crd| crd.spec.group == GROUP).collect())
+    Ok(all.into_iter().filter(|crd| crd.spec.group == crds::GROUP).collect())
 }
 
 async fn documents(client: &Client, scope: &Scope) -> Asked<Vec<DynamicObject>> {
     let mut all = Vec::new();
     for (kind, plural) in KINDS {
-        let resource =
-            ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(GROUP, RESOURCES_VERSION, kind), plural);
+        let resource = crds::resource(kind, plural);
         for namespace in namespaces(scope) {
             let api = match namespace {
                 Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),

@@ -33,7 +33,7 @@ pub(super) fn namespace_of(metadata: &ObjectMeta) -> &str {
 }
 
 /// Whether it runs, or will.
-pub(super) fn is_alive(pod: &Pod) -> bool {
+pub(crate) fn is_alive(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
     pod.metadata.deletion_timestamp.is_none() && !matches!(phase, "Succeeded" | "Failed")
 }
@@ -77,9 +77,9 @@ pub(super) fn image_version(container: &Container) -> Option<&str> {
 
 /// What a check needs of a sidecar's configuration. It is read loosely here; the sidecar's own reader is `Facts::validate`.
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct Wiring {
+pub(crate) struct Wiring {
     #[serde(default)]
-    pub(super) service: String,
+    pub(crate) service: String,
     #[serde(default)]
     pub(super) inbound: Vec<Inbound>,
     pub(super) settings: Option<serde::de::IgnoredAny>,
@@ -127,7 +127,7 @@ pub(super) fn configuration(pod: &Pod) -> Option<&str> {
 }
 
 /// The same, read; none if there is none or it is no YAML.
-pub(super) fn wiring(pod: &Pod) -> Option<Wiring> {
+pub(crate) fn wiring(pod: &Pod) -> Option<Wiring> {
     serde_saphyr::from_str(configuration(pod)?).ok()
 }
 

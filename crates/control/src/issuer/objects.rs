@@ -15,8 +15,7 @@ use runtime::kubernetes::{Client, Objects, Seen, follow};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-pub(crate) const GROUP: &str = "sidegate.dev";
-const VERSION: &str = "v1alpha1";
+use crate::crds;
 
 /// The kinds that are followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,16 +27,9 @@ pub(crate) enum Kind {
 impl Kind {
     /// Its resource, as the API server calls it.
     pub(crate) fn resource(self) -> ApiResource {
-        let (kind, plural) = match self {
-            Self::Role => ("AccessRole", "accessroles"),
-            Self::Grant => ("AccessGrant", "accessgrants"),
-        };
-        ApiResource {
-            group: GROUP.to_owned(),
-            version: VERSION.to_owned(),
-            api_version: format!("{GROUP}/{VERSION}"),
-            kind: kind.to_owned(),
-            plural: plural.to_owned(),
+        match self {
+            Self::Role => crds::resource("AccessRole", "accessroles"),
+            Self::Grant => crds::resource("AccessGrant", "accessgrants"),
         }
     }
 }
