@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::extract::{DefaultBodyLimit, Form, FromRequest, FromRequestParts, Request, State};
 use axum::http::request::Parts;
@@ -21,14 +21,18 @@ use runtime::decision_log::LogError;
 use runtime::drain::DrainWatch;
 use runtime::http_client::HttpClient;
 use runtime::http_server;
+use runtime::kubernetes::Client;
 use runtime::listen::{BindError, Listener};
 use runtime::tls::TlsError;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 mod access;
 mod benchmark;
 mod changes;
 mod config;
 mod decisions;
+mod failure;
 mod fleet;
 mod issuer;
 mod live;
@@ -44,11 +48,18 @@ pub use config::{Config, ConfigError};
 
 use benchmark::Benchmarks;
 use changes::Changes;
+use config::{Local, Steered};
 use fleet::Fleet;
 use page::{Frame, message};
-use platform::Platform;
+use platform::{Cluster, Directories, Platform};
 use session::{Sessions, Viewer};
+use sign_in::Pending;
 use words::Language;
+
+/// So long the first page waits for what is in a cluster; what is not there then comes later.
+const FIRST_LISTS: Duration = Duration::from_secs(5);
+/// Between two looks at sessions that are over.
+const FORGET: Duration = Duration::from_secs(10);
 
 /// A document may be that long; etcd takes 1.5 MiB of an object.
 const FORM_LIMIT: usize = 2 << 20;
@@ -89,15 +100,50 @@ pub enum ConsoleError {
     Serve(#[from] io::Error),
 }
 
-/// What the pages are made of.
+/// What one person's pages are made of: what they may see and do.
 struct Console {
     platform: Platform,
     fleet: Arc<Fleet>,
-    sessions: Sessions,
+    common: Arc<Common>,
+    /// Ends with it.
+    _looking: JoinSet<()>,
+}
+
+/// What all people have in common.
+struct Common {
+    /// All sidecars, if everybody sees the same.
+    fleet: Option<Arc<Fleet>>,
+    sessions: Sessions<Arc<Console>>,
+    pending: Pending,
     changes: Changes,
     benchmarks: Benchmarks,
     config: Config,
     drain: DrainWatch,
+}
+
+impl Console {
+    /// Directories of this machine, for whoever has the link.
+    fn of_machine(common: &Arc<Common>, local: &Local) -> Option<Arc<Self>> {
+        let fleet = common.fleet.clone()?;
+        let platform = Platform::Directories(Directories::new(local.settings.clone(), local.documents.clone()));
+        Some(Arc::new(Self { platform, fleet, common: common.clone(), _looking: JoinSet::new() }))
+    }
+
+    /// A cluster as the client's owner sees it, in these namespaces or all; its settings with the rights of `own`, if that is there.
+    async fn of_person(common: &Arc<Common>, client: Client, own: Option<Client>, namespaces: &[String]) -> Arc<Self> {
+        let cluster = Cluster::follow(client.clone(), own, namespaces);
+        let _ = timeout(FIRST_LISTS, cluster.known()).await;
+        let fleet = Fleet::of_pods(client);
+        let mut looking = JoinSet::new();
+        let (own, pods) = (fleet.clone(), cluster.clone());
+        looking.spawn(async move { match own.keep_looking_at_pods(&pods).await {} });
+        Arc::new(Self {
+            platform: Platform::Cluster(Box::new(cluster)),
+            fleet,
+            common: common.clone(),
+            _looking: looking,
+        })
+    }
 }
 
 /// Serves until the drain starts and the last answer is given.
@@ -109,21 +155,43 @@ pub async fn serve(config: Config, drain: DrainWatch) -> Result<(), ConsoleError
     std::fs::create_dir_all(&config.state).map_err(ConsoleError::State)?;
     let listener = Listener::bind(&config.listen).await?;
     let origin = format!("http://{}", listener.local_address());
-    let console = Arc::new(Console {
-        platform: Platform::new(config.local.settings.clone(), config.local.documents.clone()),
-        fleet: Fleet::new(HttpClient::new(None)?, config.local.sidecars.clone()),
-        sessions: Sessions::open(&config.link_file, origin).map_err(ConsoleError::State)?,
+    let (fleet, link_file) = match &config.steered {
+        Steered::Local(local) => {
+            let fleet = Fleet::new(HttpClient::new(None)?, local.sidecars.clone());
+            (Some(fleet), Some(local.link_file.clone()))
+        }
+        Steered::Cluster(_) => (None, None),
+    };
+    let common = Arc::new(Common {
+        fleet: fleet.clone(),
+        sessions: Sessions::open(link_file, origin).map_err(ConsoleError::State)?,
+        pending: Pending::default(),
         changes: Changes::open(&config.state)?,
         benchmarks: Benchmarks::new(&config),
         drain: drain.clone(),
         config,
     });
-    tracing::info!(listen = %listener.local_address(), link = %console.config.link_file.display(), "the console listens");
-    let admin = serve_admin(&console.config, drain.clone());
+    tracing::info!(listen = %listener.local_address(), "the console listens");
+    let admin = serve_admin(&common.config, drain.clone());
+    let looking = async {
+        match fleet {
+            Some(fleet) => match fleet.keep_looking().await {},
+            None => std::future::pending::<()>().await,
+        }
+    };
     tokio::select! {
-        served = http_server::serve(listener, None, router(console.clone()), drain) => Ok(served?),
-        never = console.fleet.keep_looking() => match never {},
+        served = http_server::serve(listener, None, router(common.clone()), drain) => Ok(served?),
+        () = looking => Ok(()),
+        () = forget_sessions(&common) => Ok(()),
         failed = admin => Err(failed?),
+    }
+}
+
+/// What belongs to a session that nobody uses is let go of, also if nobody comes any more.
+async fn forget_sessions(common: &Common) {
+    loop {
+        tokio::time::sleep(FORGET).await;
+        common.sessions.forget_ended(Instant::now());
     }
 }
 
@@ -136,7 +204,7 @@ async fn serve_admin(config: &Config, drain: DrainWatch) -> Result<ConsoleError,
     std::future::pending().await
 }
 
-fn router(console: Arc<Console>) -> Router {
+fn router(common: Arc<Common>) -> Router {
     let pages = Router::new()
         .route("/", get(services::list))
         .route("/services", get(services::chosen))
@@ -160,9 +228,11 @@ fn router(console: Arc<Console>) -> Router {
         .route("/events/decisions", get(live::decisions))
         .route("/events/benchmark", get(live::benchmark))
         .route("/sign-out", post(sign_in::leave))
-        .layer(from_fn_with_state(console.clone(), only_viewers));
+        .layer(from_fn_with_state(common.clone(), only_viewers));
     let open = Router::new()
         .route("/sign-in", get(sign_in::show).post(sign_in::enter))
+        .route("/sign-in/provider", get(sign_in::begin))
+        .route("/sign-in/back", get(sign_in::back))
         .route("/language", post(sign_in::language))
         .route("/static/{file}", get(statics::file));
     pages
@@ -170,7 +240,7 @@ fn router(console: Arc<Console>) -> Router {
         .fallback(not_found)
         .layer(DefaultBodyLimit::max(FORM_LIMIT))
         .layer(from_fn(guard))
-        .with_state(console)
+        .with_state(common)
 }
 
 /// For requests to this machine only, and every answer with the headers.
@@ -202,15 +272,27 @@ fn with_headers(mut answer: Response) -> Response {
 }
 
 /// Whoever is not signed in is led to where that is done, and sees nothing else.
-async fn only_viewers(State(console): State<Arc<Console>>, mut request: Request, next: Next) -> Response {
-    let Some(viewer) = console.sessions.viewer(request.headers(), Instant::now()) else {
+async fn only_viewers(State(common): State<Arc<Common>>, mut request: Request, next: Next) -> Response {
+    let Some((viewer, console)) = common.sessions.viewer(request.headers(), Instant::now()) else {
         if request.method() == Method::GET && !request.uri().path().starts_with("/events") {
             return page::see_other("/sign-in");
         }
         return StatusCode::UNAUTHORIZED.into_response();
     };
     request.extensions_mut().insert(viewer);
+    request.extensions_mut().insert(console);
     next.run(request).await
+}
+
+/// The console of whoever is signed in.
+struct Signed(Arc<Console>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Signed {
+    type Rejection = StatusCode;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        parts.extensions.get::<Arc<Console>>().cloned().map(Self).ok_or(StatusCode::UNAUTHORIZED)
+    }
 }
 
 async fn not_found(frame: Frame) -> Response {

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use askama::Template;
-use axum::extract::{Path as UrlPath, State};
+use axum::extract::Path as UrlPath;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use parking_lot::Mutex;
@@ -18,9 +18,9 @@ use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
 use super::changes::Change;
-use super::config::Config;
+use super::config::{Config, Steered};
 use super::page::{Frame, html, message, see_other};
-use super::{Console, Posted};
+use super::{Console, Posted, Signed};
 
 const DIRECTORY: &str = "benchmarks";
 /// Results on the page; older ones stay in the directory.
@@ -90,11 +90,11 @@ impl Wanted {
 
 impl Benchmarks {
     pub(super) fn new(config: &Config) -> Self {
-        Self {
-            ground: config.local.benchmark.clone(),
-            directory: config.state.join(DIRECTORY),
-            running: Arc::new(Mutex::new(None)),
-        }
+        let ground = match &config.steered {
+            Steered::Local(local) => local.benchmark.clone(),
+            Steered::Cluster(_) => None,
+        };
+        Self { ground, directory: config.state.join(DIRECTORY), running: Arc::new(Mutex::new(None)) }
     }
 
     /// Begins one, unless one runs.
@@ -243,49 +243,49 @@ struct ProgressPart<'a> {
 }
 
 pub(super) fn progress(console: &Console, frame: &Frame) -> String {
-    ProgressPart { frame, running: console.benchmarks.now() }.render().unwrap_or_default()
+    ProgressPart { frame, running: console.common.benchmarks.now() }.render().unwrap_or_default()
 }
 
-pub(super) async fn show(State(console): State<Arc<Console>>, frame: Frame) -> Response {
+pub(super) async fn show(Signed(console): Signed, frame: Frame) -> Response {
     let frame = frame.at("benchmark");
     let page = Show {
         frame: &frame,
-        possible: console.benchmarks.ground.is_some(),
+        possible: console.common.benchmarks.ground.is_some(),
         services: SERVICES,
         operations: OPERATIONS,
-        running: console.benchmarks.now(),
-        results: console.benchmarks.results(),
+        running: console.common.benchmarks.now(),
+        results: console.common.benchmarks.results(),
     };
     html(StatusCode::OK, &page)
 }
 
-pub(super) async fn start(State(console): State<Arc<Console>>, posted: Posted) -> Response {
+pub(super) async fn start(Signed(console): Signed, posted: Posted) -> Response {
     let frame = &posted.frame;
     let refuse =
         |why: String| message(frame, StatusCode::UNPROCESSABLE_ENTITY, frame.t("failed"), &[why], "/benchmark");
     let Some(wanted) = Wanted::of(&posted) else {
         return refuse("1–100000 requests, 1–64 connections, 1–100 repetitions".to_owned());
     };
-    if !console.changes.record(Change::new(&posted.viewer.who, "benchmark", "", &wanted.words())) {
+    if !console.common.changes.record(Change::new(&posted.viewer.who, "benchmark", "", &wanted.words())) {
         return refuse(frame.t("refuse-record").to_owned());
     }
-    match console.benchmarks.start(&wanted) {
+    match console.common.benchmarks.start(&wanted) {
         Ok(_) => see_other("/benchmark"),
         Err(error) => refuse(error.to_string()),
     }
 }
 
-pub(super) async fn stop(State(console): State<Arc<Console>>, _posted: Posted) -> Response {
-    console.benchmarks.stop();
+pub(super) async fn stop(Signed(console): Signed, _posted: Posted) -> Response {
+    console.common.benchmarks.stop();
     see_other("/benchmark")
 }
 
 /// A result as CSV.
-pub(super) async fn result(State(console): State<Arc<Console>>, UrlPath(file): UrlPath<String>) -> Response {
+pub(super) async fn result(Signed(console): Signed, UrlPath(file): UrlPath<String>) -> Response {
     let Some(name) = file.strip_suffix(".csv").filter(|name| is_name(name)) else {
         return StatusCode::NOT_FOUND.into_response();
     };
-    let path: &Path = &console.benchmarks.directory.join(format!("{name}.csv"));
+    let path: &Path = &console.common.benchmarks.directory.join(format!("{name}.csv"));
     let Ok(text) = std::fs::read(path) else { return StatusCode::NOT_FOUND.into_response() };
     let disposition = format!("attachment; filename=\"sidegate-{name}.csv\"");
     ([(header::CONTENT_TYPE, "text/csv".to_owned()), (header::CONTENT_DISPOSITION, disposition)], text).into_response()

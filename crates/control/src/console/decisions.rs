@@ -2,10 +2,8 @@
 //!
 //! They are the sidecars' own, which remember some hundred; the decision log has all. Deliberately absent: keeping them.
 
-use std::sync::Arc;
-
 use askama::Template;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, Query};
 use axum::http::StatusCode;
 use axum::response::Response;
 use futures_util::future::join_all;
@@ -13,14 +11,16 @@ use policy::explain::explain_decision;
 use policy::record::{Record, RecordedVerdict, Touched};
 use serde::Deserialize;
 
-use super::Console;
 use super::fleet::Seen;
 use super::page::{Frame, html, message};
+use super::{Console, Signed};
 
 /// Rows of the page when it is opened.
 const SHOWN: usize = 100;
 /// Asked of each sidecar.
 const ASKED: usize = 500;
+/// The same for a rehearsal.
+const REMEMBERED: usize = 1000;
 /// Things needed that a row names.
 const NEEDS: usize = 4;
 
@@ -143,7 +143,7 @@ struct Show<'a> {
     yaml: Option<&'a str>,
 }
 
-pub(super) async fn list(State(console): State<Arc<Console>>, frame: Frame, Query(filter): Query<Filter>) -> Response {
+pub(super) async fn list(Signed(console): Signed, frame: Frame, Query(filter): Query<Filter>) -> Response {
     let frame = frame.at("decisions");
     let mut records = last(&console, &filter, ASKED).await;
     let rows = records.split_off(records.len().saturating_sub(SHOWN)).iter().rev().map(Row::new).collect();
@@ -151,13 +151,13 @@ pub(super) async fn list(State(console): State<Arc<Console>>, frame: Frame, Quer
     html(StatusCode::OK, &List { frame: &frame, query: filter.query(), filter: &filter, namespaces, rows })
 }
 
-pub(super) async fn show(State(console): State<Arc<Console>>, frame: Frame, Path(id): Path<String>) -> Response {
+pub(super) async fn show(Signed(console): Signed, frame: Frame, Path(id): Path<String>) -> Response {
     let frame = frame.at("decisions");
     let Some(record) = one(&console, &id).await else {
         let lines = [id, frame.t("decision-gone").to_owned()];
         return message(&frame, StatusCode::NOT_FOUND, frame.t("failed"), &lines, "/decisions");
     };
-    let snapshot = console.platform.documents().ok().and_then(|documents| documents.compile().ok());
+    let snapshot = console.platform.documents().ok().and_then(|documents| documents.in_force());
     let explained = explain_decision(&record, snapshot.as_ref());
     let facts = explained.facts.into_iter().map(|fact| (fact.action, fact.object, fact.allowed)).collect();
     let remedy = explained.remedy.unwrap_or_default();
@@ -187,6 +187,19 @@ pub(super) async fn looked_at(console: &Console, filter: &Filter, limit: usize) 
     let all = console.fleet.all().into_iter().filter(|seen| seen.settings.is_some() && filter.looks_at(seen));
     let sidecars: Vec<_> = all.map(|seen| seen.sidecar).collect();
     join_all(sidecars.iter().map(|sidecar| console.fleet.decisions(sidecar, &asked))).await
+}
+
+/// What sidecars remember whose decision log is not here, to be held against a draft.
+pub(super) async fn remembered(console: &Console) -> Vec<Record> {
+    let all =
+        console.fleet.all().into_iter().filter(|seen| seen.settings.is_some() && seen.sidecar.decision_log.is_none());
+    let sidecars: Vec<_> = all.map(|seen| seen.sidecar).collect();
+    let asked = format!("limit={REMEMBERED}");
+    join_all(sidecars.iter().map(|sidecar| console.fleet.decisions(sidecar, &asked)))
+        .await
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// A decision by its id, from whoever remembers it.

@@ -3,19 +3,27 @@
 //!
 //! Deliberately absent: telling them anything.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use parking_lot::RwLock;
+use futures_util::{StreamExt, stream};
+use parking_lot::{Mutex, RwLock};
 use policy::record::{Line, Record};
 use runtime::admin::settings::InForce;
 use runtime::http_client::HttpClient;
+use runtime::kubernetes::Client;
 use tokio::sync::watch;
 
 use super::config::Sidecar;
+use super::platform::Cluster;
+
+mod pods;
+mod way;
+
+use way::Way;
 
 /// Between two looks at a sidecar: what somebody changed shows in a second.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -23,6 +31,14 @@ const PAUSE: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Between two times that pages are told to look again.
 const TOLD: Duration = Duration::from_millis(350);
+/// In a cluster: between two looks at all pods, each of which is a request through the API server.
+const PODS_PAUSE: Duration = Duration::from_secs(1);
+/// As many of those at once.
+const AT_ONCE: usize = 16;
+/// Pods of which figures are asked; of more, the first by name.
+const PODS_MAX: usize = 200;
+/// Nobody is asked for a person who has looked at no page for so long.
+const UNWATCHED: Duration = Duration::from_secs(30);
 /// Rates are told over about so long.
 const SPAN: Duration = Duration::from_secs(5);
 
@@ -45,49 +61,90 @@ pub(super) struct Seen {
 
 /// All sidecars.
 pub(super) struct Fleet {
-    client: HttpClient,
+    way: Way,
     seen: RwLock<Vec<Seen>>,
+    /// When a page was last made of it.
+    watched: Mutex<Instant>,
     /// Rises whenever pages are to look again.
     looks: watch::Sender<u64>,
 }
 
 impl Fleet {
+    /// These sidecars, and no others.
     pub(super) fn new(client: HttpClient, sidecars: Vec<Sidecar>) -> Arc<Self> {
-        let new = |sidecar| Seen {
-            sidecar,
-            settings: None,
-            trouble: None,
-            decisions: 0.0,
-            denials: 0.0,
-            sessions: 0.0,
-            history: VecDeque::new(),
-        };
-        let seen = sidecars.into_iter().map(new).collect();
-        Arc::new(Self { client, seen: RwLock::new(seen), looks: watch::Sender::new(0) })
+        Self::over(Way::Http(client), sidecars.into_iter().map(Seen::new).collect())
+    }
+
+    /// Pods, as far as the client's owner may ask them.
+    pub(super) fn of_pods(client: Client) -> Arc<Self> {
+        Self::over(Way::Pods(client), Vec::new())
+    }
+
+    fn over(way: Way, seen: Vec<Seen>) -> Arc<Self> {
+        let (seen, watched) = (RwLock::new(seen), Mutex::new(Instant::now()));
+        Arc::new(Self { way, seen, watched, looks: watch::Sender::new(0) })
     }
 
     /// Looks for ever.
     pub(super) async fn keep_looking(&self) -> Infallible {
-        let sidecars = self.all().into_iter().map(|seen| seen.sidecar).enumerate();
+        let sidecars = self.all().into_iter().map(|seen| seen.sidecar);
         // Each by itself: one that hangs is not to hold up what is told of all others.
-        let looking = join_all(sidecars.map(|(index, sidecar)| self.keep_looking_at(index, sidecar)));
-        let telling = async {
-            loop {
-                tokio::time::sleep(TOLD).await;
-                self.looks.send_modify(|looks| *looks += 1);
-            }
-        };
-        tokio::join!(looking, telling).1
+        let looking = join_all(sidecars.map(|sidecar| self.keep_looking_at(sidecar)));
+        tokio::join!(looking, self.keep_telling()).1
     }
 
-    async fn keep_looking_at(&self, index: usize, sidecar: Sidecar) -> Infallible {
-        loop {
-            let looked = tokio::time::timeout(PATIENCE, self.look(&sidecar.admin)).await;
-            let looked = looked.unwrap_or_else(|_| Err(format!("{} did not answer in {PATIENCE:?}", sidecar.admin)));
-            if let Some(seen) = self.seen.write().get_mut(index) {
-                seen.take(looked, Instant::now());
+    /// The same at pods, which come and go; as long as somebody looks at a page.
+    pub(super) async fn keep_looking_at_pods(&self, cluster: &Cluster) -> Infallible {
+        let looking = async {
+            loop {
+                if self.is_watched() {
+                    self.have(pods::sidecars(&cluster.pods()));
+                    let sidecars: Vec<Sidecar> = self.seen.read().iter().map(|seen| seen.sidecar.clone()).collect();
+                    let looks = sidecars.iter().take(PODS_MAX).map(|sidecar| self.look_at(sidecar));
+                    stream::iter(looks).for_each_concurrent(AT_ONCE, |look| look).await;
+                }
+                tokio::time::sleep(PODS_PAUSE).await;
             }
+        };
+        tokio::join!(looking, self.keep_telling()).1
+    }
+
+    async fn keep_telling(&self) -> Infallible {
+        loop {
+            tokio::time::sleep(TOLD).await;
+            self.looks.send_modify(|looks| *looks += 1);
+        }
+    }
+
+    async fn keep_looking_at(&self, sidecar: Sidecar) -> Infallible {
+        loop {
+            self.look_at(&sidecar).await;
             tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn look_at(&self, sidecar: &Sidecar) {
+        let looked = tokio::time::timeout(PATIENCE, self.look(&sidecar.admin)).await;
+        let looked = looked.unwrap_or_else(|_| Err(format!("{} did not answer in {PATIENCE:?}", sidecar.admin)));
+        let mut all = self.seen.write();
+        if let Some(seen) = all.iter_mut().find(|seen| seen.sidecar.admin == sidecar.admin) {
+            seen.take(looked, Instant::now());
+        }
+    }
+
+    fn is_watched(&self) -> bool {
+        self.watched.lock().elapsed() < UNWATCHED
+    }
+
+    /// There are these now, of which some were there before.
+    fn have(&self, sidecars: Vec<Sidecar>) {
+        let mut all = self.seen.write();
+        let mut before: HashMap<String, Seen> = all.drain(..).map(|seen| (seen.sidecar.admin.clone(), seen)).collect();
+        let again = |sidecar: Sidecar| before.remove(&sidecar.admin).unwrap_or_else(|| Seen::new(sidecar));
+        all.extend(sidecars.into_iter().map(again));
+        for seen in all.iter_mut().skip(PODS_MAX) {
+            seen.trouble =
+                Some(format!("not asked: there are more than {PODS_MAX} pods; sign in for some namespaces only"));
         }
     }
 
@@ -98,19 +155,21 @@ impl Fleet {
 
     /// How all are.
     pub(super) fn all(&self) -> Vec<Seen> {
+        *self.watched.lock() = Instant::now();
         self.seen.read().clone()
     }
 
     /// How those of a namespace are.
     pub(super) fn of(&self, namespace: &str) -> Vec<Seen> {
-        self.seen.read().iter().filter(|seen| seen.sidecar.service.namespace == namespace).cloned().collect()
+        self.all().into_iter().filter(|seen| seen.sidecar.service.namespace == namespace).collect()
     }
 
     /// Decisions that a sidecar remembers, oldest first, by a query that it understands; none if it does not answer.
     pub(super) async fn decisions(&self, sidecar: &Sidecar, query: &str) -> Vec<Record> {
-        let url = format!("{}/decisions?{query}", sidecar.admin);
-        let Ok(answer) = self.client.get(&url).await else { return Vec::new() };
-        let lines = answer.body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        let Ok(answer) = self.way.get_nearby(&sidecar.admin, &format!("/decisions?{query}")).await else {
+            return Vec::new();
+        };
+        let lines = answer.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         let record = |line: &[u8]| match Line::read(line) {
             Ok(Line::Record(record)) => Some(*record),
             _ => None,
@@ -118,26 +177,35 @@ impl Fleet {
         lines.filter_map(record).collect()
     }
 
-    /// A process's metrics, or why there are none.
-    pub(super) async fn metrics(&self, url: &str) -> Result<String, String> {
-        let answer = self.client.get(&format!("{url}/metrics")).await.map_err(|error| error.to_string())?;
-        Ok(String::from_utf8_lossy(&answer.body).into_owned())
-    }
-
-    /// A document of the issuer's.
-    pub(super) async fn document(&self, url: &str) -> Result<Vec<u8>, String> {
-        let answer = self.client.get(url).await.map_err(|error| error.to_string())?;
-        if answer.status == 200 { Ok(answer.body.to_vec()) } else { Err(format!("{url} answered {}", answer.status)) }
+    /// The issuer's key set and metrics, or why there are none.
+    pub(super) async fn issuer(
+        &self,
+        url: &str,
+        namespace: &str,
+    ) -> (Result<Vec<u8>, String>, Result<Vec<u8>, String>) {
+        self.way.issuer(url, namespace).await
     }
 
     async fn look(&self, admin: &str) -> Result<(InForce, String), String> {
-        let settings = self.document(&format!("{admin}/settings")).await?;
+        let (settings, metrics) = tokio::try_join!(self.way.get(admin, "/settings"), self.way.get(admin, "/metrics"))?;
         let settings = serde_json::from_slice(&settings).map_err(|error| format!("{admin}/settings: {error}"))?;
-        Ok((settings, self.metrics(admin).await?))
+        Ok((settings, String::from_utf8_lossy(&metrics).into_owned()))
     }
 }
 
 impl Seen {
+    fn new(sidecar: Sidecar) -> Self {
+        Self {
+            sidecar,
+            settings: None,
+            trouble: None,
+            decisions: 0.0,
+            denials: 0.0,
+            sessions: 0.0,
+            history: VecDeque::new(),
+        }
+    }
+
     fn take(&mut self, looked: Result<(InForce, String), String>, now: Instant) {
         let (settings, metrics) = match looked {
             Ok(looked) => looked,

@@ -2,15 +2,13 @@
 //!
 //! All of it is public already, in its key set and its metrics. Deliberately absent: rotating, which is `sidegate issuer rotate`'s.
 
-use std::sync::Arc;
-
 use askama::Template;
-use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Deserialize;
 
-use super::Console;
+use super::Signed;
+use super::config::Steered;
 use super::page::{Frame, html};
 
 #[derive(Deserialize)]
@@ -44,28 +42,20 @@ struct Show<'a> {
     trouble: Vec<String>,
 }
 
-pub(super) async fn show(State(console): State<Arc<Console>>, frame: Frame) -> Response {
+pub(super) async fn show(Signed(console): Signed, frame: Frame) -> Response {
     let frame = frame.at("issuer");
-    let url = &console.config.local.issuer;
-    let mut trouble = Vec::new();
-    let keys = match console.fleet.document(&format!("{url}/jwks")).await {
-        Ok(body) => serde_json::from_slice::<KeySet>(&body).map_err(|error| error.to_string()),
-        Err(why) => Err(why),
+    let (url, namespace) = match &console.common.config.steered {
+        Steered::Local(local) => (&local.issuer, ""),
+        Steered::Cluster(cluster) => (&cluster.issuer, cluster.namespace.as_str()),
     };
-    let keys = keys.map_or_else(
-        |why| {
-            trouble.push(why);
-            Vec::new()
-        },
-        |set| set.keys,
-    );
-    let series = match console.fleet.metrics(url).await {
-        Ok(text) => text.lines().filter_map(series).collect(),
-        Err(why) => {
-            trouble.push(why);
-            Vec::new()
-        }
-    };
+    let (keys, metrics) = console.fleet.issuer(url, namespace).await;
+    let keys = keys.and_then(|body| serde_json::from_slice::<KeySet>(&body).map_err(|error| error.to_string()));
+    let mut trouble: Vec<String> =
+        [keys.as_ref().err(), metrics.as_ref().err()].into_iter().flatten().cloned().collect();
+    trouble.dedup();
+    let keys = keys.map(|set| set.keys).unwrap_or_default();
+    let metrics = String::from_utf8(metrics.unwrap_or_default()).unwrap_or_default();
+    let series = metrics.lines().filter_map(series).collect();
     html(StatusCode::OK, &Show { frame: &frame, url, keys, series, trouble })
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use askama::Template;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, Query};
 use axum::http::StatusCode;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -20,7 +20,7 @@ use policy::record::Record;
 use super::decisions::{Filter, RowsPart};
 use super::page::Frame;
 use super::services::{ListPart, PodsPart, rows, sidecars};
-use super::{Console, benchmark, blocking};
+use super::{Console, Signed, benchmark, blocking};
 
 /// Pages that follow at once; each costs a little, and nobody has more open.
 const STREAMS_MAX: usize = 64;
@@ -68,7 +68,7 @@ fn answer(console: Arc<Console>, frame: Frame, events: impl Stream<Item = Event>
     });
     let end = async move {
         tokio::select! {
-            () = console.drain.draining() => {}
+            () = console.common.drain.draining() => {}
             () = end_of_session(&console, &frame) => {}
         }
     };
@@ -76,7 +76,7 @@ fn answer(console: Arc<Console>, frame: Frame, events: impl Stream<Item = Event>
 }
 
 async fn end_of_session(console: &Console, frame: &Frame) {
-    while frame.viewer.as_ref().is_some_and(|viewer| console.sessions.lasts(viewer, Instant::now())) {
+    while frame.viewer.as_ref().is_some_and(|viewer| console.common.sessions.lasts(viewer, Instant::now())) {
         tokio::time::sleep(SESSION_LOOK).await;
     }
 }
@@ -101,18 +101,14 @@ fn parts(
     })
 }
 
-pub(super) async fn services(State(console): State<Arc<Console>>, frame: Frame) -> Response {
+pub(super) async fn services(Signed(console): Signed, frame: Frame) -> Response {
     let following = frame.clone();
     let make = move |console: &Console| ListPart { frame: &frame, rows: rows(console) }.render().unwrap_or_default();
     answer(console.clone(), following, parts(console, make))
 }
 
 /// How its pods are, and its decisions: one stream, as a browser has six connections for all its pages together.
-pub(super) async fn service(
-    State(console): State<Arc<Console>>,
-    frame: Frame,
-    Path(namespace): Path<String>,
-) -> Response {
+pub(super) async fn service(Signed(console): Signed, frame: Frame, Path(namespace): Path<String>) -> Response {
     let (following, filter) = (frame.clone(), Filter { service: namespace.clone(), ..Filter::default() });
     let rows = rows_to_come(console.clone(), frame.clone(), filter);
     let make = move |console: &Console| {
@@ -122,17 +118,13 @@ pub(super) async fn service(
     answer(console.clone(), following, stream::select(parts(console, make), rows))
 }
 
-pub(super) async fn benchmark(State(console): State<Arc<Console>>, frame: Frame) -> Response {
+pub(super) async fn benchmark(Signed(console): Signed, frame: Frame) -> Response {
     let following = frame.clone();
     let make = move |console: &Console| benchmark::progress(console, &frame);
     answer(console.clone(), following, parts(console, make))
 }
 
-pub(super) async fn decisions(
-    State(console): State<Arc<Console>>,
-    frame: Frame,
-    Query(filter): Query<Filter>,
-) -> Response {
+pub(super) async fn decisions(Signed(console): Signed, frame: Frame, Query(filter): Query<Filter>) -> Response {
     answer(console.clone(), frame.clone(), rows_to_come(console, frame, filter))
 }
 

@@ -92,6 +92,8 @@ pub(super) fn see_other(path: &str) -> Response {
 
 /// A figure with as many digits as it is worth.
 pub(super) fn figure(value: f64) -> String {
+    // The sum of nothing is a zero below nothing.
+    let value = value.abs();
     if value == 0.0 || value >= 100.0 { format!("{value:.0}") } else { format!("{value:.1}") }
 }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use askama::Template;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, Query};
 use axum::http::StatusCode;
 use axum::response::Response;
 use runtime::settings::Verify;
@@ -16,10 +16,11 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::changes::Change;
+use super::failure::failed;
 use super::fleet::Seen;
 use super::page::{Frame, escaped, figure, html, message, see_other};
 use super::platform::{NOT_BEFORE, SIGN, Settings, VERIFY, WriteError, is_namespace};
-use super::{Console, Posted, blocking};
+use super::{Console, Posted, Signed, blocking};
 
 /// Changes of a service that its page shows.
 const HISTORY: usize = 10;
@@ -58,6 +59,7 @@ struct List<'a> {
     rows: Vec<Row>,
     /// What would be set by "everywhere".
     not_verifying: usize,
+    troubles: Vec<String>,
 }
 
 /// The part of the list that is kept up to date.
@@ -113,11 +115,11 @@ pub(super) struct Confirm<'a> {
     pub(super) grave: bool,
 }
 
-pub(super) async fn list(State(console): State<Arc<Console>>, frame: Frame) -> Response {
+pub(super) async fn list(Signed(console): Signed, frame: Frame) -> Response {
     let frame = frame.at("services");
     let rows = rows(&console);
     let not_verifying = rows.iter().filter(|row| row.verify != "on").count();
-    html(StatusCode::OK, &List { frame: &frame, rows, not_verifying })
+    html(StatusCode::OK, &List { frame: &frame, rows, not_verifying, troubles: console.platform.troubles() })
 }
 
 #[derive(Deserialize)]
@@ -130,7 +132,7 @@ pub(super) async fn chosen(Query(Chosen { namespace }): Query<Chosen>) -> Respon
     see_other(&format!("/services/{}", escaped(&namespace)))
 }
 
-pub(super) async fn show(State(console): State<Arc<Console>>, frame: Frame, Path(namespace): Path<String>) -> Response {
+pub(super) async fn show(Signed(console): Signed, frame: Frame, Path(namespace): Path<String>) -> Response {
     let frame = frame.at("services");
     let namespaces = namespaces(&console);
     let Some(settings) = known(&console, &namespace) else { return unknown(&frame) };
@@ -139,7 +141,7 @@ pub(super) async fn show(State(console): State<Arc<Console>>, frame: Frame, Path
         Err(error) => return failed(&frame, &error, "/"),
     };
     let rows = sidecars(&console, &namespace, Some(&settings));
-    let history = console.changes.of(&what(&namespace), HISTORY);
+    let history = console.common.changes.of(&what(&namespace), HISTORY);
     let page = Show {
         frame: &frame,
         namespace: &namespace,
@@ -156,11 +158,7 @@ pub(super) async fn show(State(console): State<Arc<Console>>, frame: Frame, Path
 }
 
 /// One key to one value, once it is confirmed.
-pub(super) async fn set(
-    State(console): State<Arc<Console>>,
-    Path(namespace): Path<String>,
-    posted: Posted,
-) -> Response {
+pub(super) async fn set(Signed(console): Signed, Path(namespace): Path<String>, posted: Posted) -> Response {
     let (key, value, version) = (posted.field("key"), posted.field("value"), posted.field("version"));
     let is_value = matches!((key, value), (SIGN, "true" | "false") | (VERIFY, "true" | "observe" | "false"));
     if !is_value || !is_namespace(&namespace) || known(&console, &namespace).is_none() {
@@ -186,11 +184,7 @@ pub(super) async fn set(
 }
 
 /// Every token issued before now is void.
-pub(super) async fn refresh_tokens(
-    State(console): State<Arc<Console>>,
-    Path(namespace): Path<String>,
-    posted: Posted,
-) -> Response {
+pub(super) async fn refresh_tokens(Signed(console): Signed, Path(namespace): Path<String>, posted: Posted) -> Response {
     let version = posted.field("version");
     if !is_namespace(&namespace) || known(&console, &namespace).is_none() {
         return unknown(&posted.frame);
@@ -214,7 +208,7 @@ pub(super) async fn refresh_tokens(
 }
 
 /// Verification on, wherever it is not; each as it was looked at.
-pub(super) async fn verify_everywhere(State(console): State<Arc<Console>>, posted: Posted) -> Response {
+pub(super) async fn verify_everywhere(Signed(console): Signed, posted: Posted) -> Response {
     let wanting: Vec<(String, Settings)> = namespaces(&console)
         .into_iter()
         .filter_map(|namespace| Some((namespace.clone(), console.platform.settings(&namespace).ok()?)))
@@ -290,12 +284,12 @@ async fn write(
     let console = console.clone();
     blocking(move || {
         let before = console.platform.settings(&namespace)?.values.get(&key).cloned().unwrap_or_default();
-        if !console.changes.can_record() {
+        if !console.common.changes.can_record() {
             return Err(WriteError::Unrecorded);
         }
         console.platform.set(&namespace, &version, &[(&key, &value)])?;
         let (from, to) = (format!("{key}: {before}"), format!("{key}: {value}"));
-        let recorded = console.changes.record(Change::new(&who, &what(&namespace), &from, &to));
+        let recorded = console.common.changes.record(Change::new(&who, &what(&namespace), &from, &to));
         tracing::info!(by = who, namespace, key, value, recorded, "settings changed by somebody");
         if recorded { Ok(()) } else { Err(WriteError::DoneUnrecorded) }
     })
@@ -368,7 +362,7 @@ fn sidecar(seen: &Seen, saved: Option<&Settings>) -> SidecarRow {
 }
 
 fn holders(console: &Console, namespace: &str) -> Vec<Holder> {
-    let snapshot = console.platform.documents().ok().and_then(|documents| documents.compile().ok());
+    let snapshot = console.platform.documents().ok().and_then(|documents| documents.in_force());
     let Some(snapshot) = snapshot else { return Vec::new() };
     let own = snapshot.grants().filter(|grant| grant.service.namespace == namespace);
     let mut holders = Vec::new();
@@ -403,15 +397,6 @@ fn shown(value: &str) -> &'static str {
         "observe" => "observe",
         _ => "on",
     }
-}
-
-pub(super) fn failed(frame: &Frame, error: &(dyn std::error::Error + 'static), back: &str) -> Response {
-    let line = match error.downcast_ref::<WriteError>() {
-        Some(WriteError::Unrecorded) => frame.t("refuse-record").to_owned(),
-        Some(WriteError::DoneUnrecorded) => frame.t("done-unrecorded").to_owned(),
-        _ => error.to_string(),
-    };
-    message(frame, StatusCode::INTERNAL_SERVER_ERROR, frame.t("failed"), &[line], back)
 }
 
 fn unknown(frame: &Frame) -> Response {

@@ -1,12 +1,12 @@
 //! Who is at the console: the one-time link, sessions, and what every change has to bring along.
 //!
-//! A link signs one browser in, once; then there is another. A session is a random number in a cookie that scripts cannot read and
-//! other sites cannot send. A change brings the session's own token in its form, too, and must come from one of our pages.
+//! A link signs one browser in, once; then there is another. In a cluster a token of Kubernetes does instead. A session is a random
+//! number in a cookie that scripts cannot read and other sites cannot send. A change brings the session's own token in its form, too, and must come from one of our pages.
 //! Deliberately absent: passwords, and anything that outlives the process.
 
 use std::collections::HashMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -32,11 +32,20 @@ const WINDOW: Duration = Duration::from_secs(60);
 const BYTES: usize = 32;
 
 /// Why somebody is not signed in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum SignInError {
     /// It was used, or never given out.
     #[error("this link is not valid, or was used already")]
     Link,
+    /// The cluster does not take it.
+    #[error("the cluster does not take this token: {0}")]
+    Token(String),
+    /// The cluster cannot be asked.
+    #[error("the cluster cannot be asked: {0}")]
+    Cluster(String),
+    /// The provider does not sign people in.
+    #[error("the provider of sign-ins: {0}")]
+    Provider(String),
     /// The system gives no random numbers.
     #[error("no session can be made now; see the console's log")]
     Random,
@@ -54,74 +63,101 @@ pub(super) struct Viewer {
     pub(super) csrf: String,
 }
 
-struct Session {
+struct Session<T> {
     viewer: Viewer,
+    own: T,
     began: Instant,
     used: Instant,
+    /// Never later than this.
+    ends: Instant,
 }
 
-/// All sessions, and the link that begins the next.
-pub(super) struct Sessions {
-    link_file: PathBuf,
+/// All sessions, each with something of its own, and the link that begins the next.
+pub(super) struct Sessions<T> {
+    /// Where the link is written; without it, there is none.
+    link_file: Option<PathBuf>,
     /// `http://host:port` of this console.
     origin: String,
-    state: Mutex<State>,
+    state: Mutex<State<T>>,
 }
 
-struct State {
+struct State<T> {
     link: String,
-    sessions: HashMap<String, Session>,
+    sessions: HashMap<String, Session<T>>,
     attempts: Vec<Instant>,
     signed_in: u64,
 }
 
-impl Sessions {
-    /// Writes the first link.
+impl<T: Clone> Sessions<T> {
+    /// Writes the first link, if one is wanted.
     ///
     /// # Errors
     /// A file that cannot be written.
-    pub(super) fn open(link_file: &Path, origin: String) -> io::Result<Self> {
+    pub(super) fn open(link_file: Option<PathBuf>, origin: String) -> io::Result<Self> {
         let link = random().map_err(io::Error::other)?;
         let state = State { link, sessions: HashMap::new(), attempts: Vec::new(), signed_in: 0 };
-        let sessions = Self { link_file: link_file.to_owned(), origin, state: Mutex::new(state) };
+        let sessions = Self { link_file, origin, state: Mutex::new(state) };
         sessions.write_link()?;
         Ok(sessions)
     }
 
     fn write_link(&self) -> io::Result<()> {
+        let Some(file) = &self.link_file else { return Ok(()) };
         let link = format!("{}/sign-in?key={}\n", self.origin, self.state.lock().link);
-        secret::write(&self.link_file, link.as_bytes())
+        secret::write(file, link.as_bytes())
     }
 
     /// Trades the link's key for a session: its cookie. The link is used up by it, and another one written.
-    pub(super) fn sign_in(&self, key: &str, now: Instant) -> Result<String, SignInError> {
+    pub(super) fn sign_in(&self, key: &str, own: T, now: Instant) -> Result<String, SignInError> {
+        self.may_try(now)?;
         let cookie = {
             let mut state = self.state.lock();
-            state.attempts.retain(|attempt| now.duration_since(*attempt) < WINDOW);
-            if state.attempts.len() >= ATTEMPTS_MAX {
-                return Err(SignInError::TooMany);
-            }
-            if verify_slices_are_equal(key.as_bytes(), state.link.as_bytes()).is_err() {
+            let is_it = verify_slices_are_equal(key.as_bytes(), state.link.as_bytes()).is_ok();
+            if !is_it || self.link_file.is_none() {
                 state.attempts.push(now);
                 return Err(SignInError::Link);
             }
             state.link = random()?;
-            state.begin(now)?
+            state.signed_in += 1;
+            let who = format!("link:{}", state.signed_in);
+            state.begin(who, own, now, now + LONGEST)?
         };
         if let Err(error) = self.write_link() {
             tracing::error!(%error, "the next link to sign in cannot be written; this session goes on");
         }
-        Ok(format!("{COOKIE}={cookie}; Path=/; HttpOnly; SameSite=Strict; Max-Age={}", LONGEST.as_secs()))
+        Ok(cookie)
+    }
+
+    /// Whether somebody may try to sign in; not after many who failed.
+    pub(super) fn may_try(&self, now: Instant) -> Result<(), SignInError> {
+        let mut state = self.state.lock();
+        state.attempts.retain(|attempt| now.duration_since(*attempt) < WINDOW);
+        if state.attempts.len() >= ATTEMPTS_MAX { Err(SignInError::TooMany) } else { Ok(()) }
+    }
+
+    /// Somebody did not get in.
+    pub(super) fn failed(&self, now: Instant) {
+        self.state.lock().attempts.push(now);
+    }
+
+    /// A session of somebody who is known by other means, for `life` at most: its cookie.
+    pub(super) fn begin(&self, who: String, own: T, now: Instant, life: Duration) -> Result<String, SignInError> {
+        self.state.lock().begin(who, own, now, now + life.min(LONGEST))
     }
 
     /// The session that a request belongs to, if it lasts.
-    pub(super) fn viewer(&self, headers: &HeaderMap, now: Instant) -> Option<Viewer> {
+    pub(super) fn viewer(&self, headers: &HeaderMap, now: Instant) -> Option<(Viewer, T)> {
         let id = cookie(headers)?;
+        self.forget_ended(now);
         let mut state = self.state.lock();
-        state.sessions.retain(|_, session| session.lasts(now));
         let session = state.sessions.get_mut(id)?;
         session.used = now;
-        Some(session.viewer.clone())
+        Some((session.viewer.clone(), session.own.clone()))
+    }
+
+    /// Lets go of what belongs to sessions that are over.
+    pub(super) fn forget_ended(&self, now: Instant) {
+        self.state.lock().sessions.retain(|_, session| session.lasts(now));
     }
 
     /// Whether the session of somebody who follows a page still lasts. Following is no use of it: a page left open is idle.
@@ -138,23 +174,23 @@ impl Sessions {
     }
 }
 
-impl State {
-    fn begin(&mut self, now: Instant) -> Result<String, SignInError> {
+impl<T> State<T> {
+    fn begin(&mut self, who: String, own: T, now: Instant, ends: Instant) -> Result<String, SignInError> {
         if self.sessions.len() >= SESSIONS_MAX {
             let oldest = self.sessions.iter().min_by_key(|(_, session)| session.used).map(|(id, _)| id.clone());
             oldest.and_then(|id| self.sessions.remove(&id));
         }
-        self.signed_in += 1;
-        let viewer = Viewer { who: format!("link:{}", self.signed_in), csrf: random()? };
+        let viewer = Viewer { who, csrf: random()? };
         let id = random()?;
-        self.sessions.insert(id.clone(), Session { viewer, began: now, used: now });
-        Ok(id)
+        let cookie = format!("{COOKIE}={id}; Path=/; HttpOnly; SameSite=Strict; Max-Age={}", LONGEST.as_secs());
+        self.sessions.insert(id, Session { viewer, own, began: now, used: now, ends });
+        Ok(cookie)
     }
 }
 
-impl Session {
+impl<T> Session<T> {
     fn lasts(&self, now: Instant) -> bool {
-        now.duration_since(self.began) < LONGEST && now.duration_since(self.used) < IDLE
+        now < self.ends && now.duration_since(self.began) < LONGEST && now.duration_since(self.used) < IDLE
     }
 }
 
@@ -183,12 +219,18 @@ pub(super) fn is_from_us(headers: &HeaderMap) -> bool {
 }
 
 fn cookie(headers: &HeaderMap) -> Option<&str> {
-    let texts = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let mut pairs = texts.flat_map(|text| text.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(name, _)| *name == COOKIE).map(|(_, value)| value)
+    cookie_of(headers, COOKIE)
 }
 
-fn random() -> Result<String, SignInError> {
+/// A cookie by its name.
+pub(super) fn cookie_of<'a>(headers: &'a HeaderMap, wanted: &str) -> Option<&'a str> {
+    let texts = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let mut pairs = texts.flat_map(|text| text.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.find(|(name, _)| *name == wanted).map(|(_, value)| value)
+}
+
+/// What nobody guesses.
+pub(super) fn random() -> Result<String, SignInError> {
     let mut bytes = [0; BYTES];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| SignInError::Random)?;
     Ok(URL_SAFE_NO_PAD.encode(bytes))
@@ -199,9 +241,9 @@ mod tests {
     use super::*;
     use axum::http::HeaderValue;
 
-    fn sessions() -> (tempfile::TempDir, Sessions) {
+    fn sessions() -> (tempfile::TempDir, Sessions<()>) {
         let dir = tempfile::tempdir().unwrap();
-        let sessions = Sessions::open(&dir.path().join("link"), "http://127.0.0.1:1".to_owned()).unwrap();
+        let sessions = Sessions::open(Some(dir.path().join("link")), "http://127.0.0.1:1".to_owned()).unwrap();
         (dir, sessions)
     }
 
@@ -219,12 +261,12 @@ mod tests {
         let (dir, sessions) = sessions();
         let (first, now) = (key(&dir), Instant::now());
         assert_eq!(std::fs::metadata(dir.path().join("link")).unwrap().permissions().mode() & 0o777, 0o600);
-        let cookie = sessions.sign_in(&first, now).unwrap();
+        let cookie = sessions.sign_in(&first, (), now).unwrap();
         assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"), "{cookie}");
-        assert_eq!(sessions.sign_in(&first, now), Err(SignInError::Link));
+        assert_eq!(sessions.sign_in(&first, (), now), Err(SignInError::Link));
         assert_ne!(key(&dir), first);
         let headers = with(header::COOKIE, &format!("a=b; {}", cookie.split(';').next().unwrap()));
-        let viewer = sessions.viewer(&headers, now).unwrap();
+        let (viewer, ()) = sessions.viewer(&headers, now).unwrap();
         assert!(viewer.made(&viewer.csrf) && !viewer.made("") && !viewer.made("x"));
         assert!(sessions.lasts(&viewer, now) && !sessions.lasts(&viewer, now + IDLE));
         sessions.sign_out(&headers);
@@ -237,17 +279,17 @@ mod tests {
         let (dir, sessions) = sessions();
         let now = Instant::now();
         for _ in 0..ATTEMPTS_MAX {
-            assert_eq!(sessions.sign_in("guess", now), Err(SignInError::Link));
+            assert_eq!(sessions.sign_in("guess", (), now), Err(SignInError::Link));
         }
-        assert_eq!(sessions.sign_in(&key(&dir), now), Err(SignInError::TooMany));
-        assert!(sessions.sign_in(&key(&dir), now + WINDOW).is_ok());
+        assert_eq!(sessions.sign_in(&key(&dir), (), now), Err(SignInError::TooMany));
+        assert!(sessions.sign_in(&key(&dir), (), now + WINDOW).is_ok());
     }
 
     #[test]
     fn a_session_ends_by_itself() {
         let (dir, sessions) = sessions();
         let began = Instant::now();
-        let cookie = sessions.sign_in(&key(&dir), began).unwrap();
+        let cookie = sessions.sign_in(&key(&dir), (), began).unwrap();
         let headers = with(header::COOKIE, cookie.split(';').next().unwrap());
         let (mut now, mut last) = (began, began);
         while sessions.viewer(&headers, now).is_some() {
@@ -255,9 +297,23 @@ mod tests {
             now += IDLE - Duration::from_secs(1);
         }
         assert!(last - began > LONGEST - IDLE && last - began < LONGEST);
-        let cookie = sessions.sign_in(&key(&dir), now).unwrap();
+        let cookie = sessions.sign_in(&key(&dir), (), now).unwrap();
         let headers = with(header::COOKIE, cookie.split(';').next().unwrap());
         assert_eq!(sessions.viewer(&headers, now + IDLE), None);
+    }
+
+    #[test]
+    fn a_session_lasts_no_longer_than_what_it_began_with() {
+        let (_dir, sessions) = sessions();
+        let now = Instant::now();
+        let cookie = sessions.begin("somebody".to_owned(), (), now, Duration::from_secs(60)).unwrap();
+        let headers = with(header::COOKIE, cookie.split(';').next().unwrap());
+        assert_eq!(sessions.viewer(&headers, now).unwrap().0.who, "somebody");
+        sessions.forget_ended(now + Duration::from_secs(60));
+        assert_eq!(sessions.viewer(&headers, now), None, "it is gone, and what belongs to it");
+        let none: Sessions<()> = Sessions::open(None, String::new()).unwrap();
+        let link = none.state.lock().link.clone();
+        assert_eq!(none.sign_in(&link, (), now), Err(SignInError::Link), "no link was given out");
     }
 
     #[test]

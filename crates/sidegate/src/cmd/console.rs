@@ -19,8 +19,9 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 /// Arguments of `sidegate console`.
 #[derive(Args)]
 #[command(after_help = "\
-The console listens on loopback only. It writes a one-time link to sign in to the file that its configuration names; each link signs one
-browser in, and another one is written then. docs/CONSOLE.md has the pages, docs/CONFIGURATION.md the file.")]
+The console listens on loopback only. On one machine it writes a one-time link to sign in to the file that its configuration names; each
+link signs one browser in, and another one is written then. In a cluster people come by kubectl port-forward and sign in with a token of
+their own, with whose rights all is done. docs/CONSOLE.md has the pages, docs/CONFIGURATION.md the file.")]
 pub struct ConsoleArgs {
     /// The configuration file (YAML)
     #[arg(long, value_name = "FILE")]

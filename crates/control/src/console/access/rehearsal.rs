@@ -1,4 +1,4 @@
-//! What a draft would have changed in the last hour, by the decision logs that are files here: decisions are held against those that
+//! What a draft would have changed in the last hour, by the decision logs that are files here, and by what other sidecars remember: decisions are held against those that
 //! the documents of now would make of the same, so that what is another for another reason is not laid to the draft.
 //!
 //! Only their ends are read, so that an hour of much traffic costs no more than a second or two. Deliberately absent: logs that went elsewhere;
@@ -42,12 +42,20 @@ pub(in crate::console) struct Group {
 
 impl Rehearsal {
     /// Blocks the thread.
-    pub(in crate::console) fn of(now: Snapshot, draft: Snapshot, sidecars: &[Sidecar]) -> Self {
+    pub(in crate::console) fn of(
+        now: Snapshot,
+        draft: Snapshot,
+        sidecars: &[Sidecar],
+        remembered: Vec<Record>,
+    ) -> Self {
         let since = OffsetDateTime::now_utc() - Duration::HOUR;
         let since = since.format(&Rfc3339).unwrap_or_default();
         let (mut pair, mut replay) = ((Draft::new(now), Draft::new(draft)), Replay::default());
         for file in sidecars.iter().filter_map(|sidecar| sidecar.decision_log.as_deref()).flat_map(files) {
             add(&file, &since, &mut pair, &mut replay);
+        }
+        for record in remembered.into_iter().filter(|record| record.time.get(..19) >= since.get(..19)) {
+            replay.add(&mut pair.1, &as_decided(record, &mut pair.0));
         }
         let group = |(group, count): (&policy::replay::Group, &policy::replay::Count)| {
             let change = match group.change {

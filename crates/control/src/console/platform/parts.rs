@@ -2,10 +2,12 @@
 //!
 //! Deliberately absent: what documents mean. Only kind, namespace and name are looked at, as far as they can be read.
 
+use kube::api::ApiResource;
 use policy::snapshot::Source;
 use serde::Deserialize;
 
 use super::version;
+use crate::crds;
 
 /// What a document is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,6 +24,14 @@ impl Kind {
         match self {
             Self::Role => "AccessRole",
             Self::Grant => "AccessGrant",
+        }
+    }
+
+    /// As the API server names it.
+    pub(in crate::console) fn resource(self) -> ApiResource {
+        match self {
+            Self::Role => crds::resource(self.name(), "accessroles"),
+            Self::Grant => crds::resource(self.name(), "accessgrants"),
         }
     }
 

@@ -1,5 +1,7 @@
 //! Directories as the platform: versions, conflicts, and documents that are edited one by one.
 
+use std::fs;
+
 use super::*;
 
 const TWO: &str = "\
@@ -26,7 +28,7 @@ fn platform() -> (tempfile::TempDir, Platform) {
     fs::create_dir_all(settings.join("b")).unwrap();
     fs::create_dir_all(&documents).unwrap();
     fs::write(documents.join("b.yaml"), TWO).unwrap();
-    (dir, Platform::new(settings, documents))
+    (dir, Platform::Directories(Directories::new(settings, documents)))
 }
 
 fn grant() -> At {
