@@ -30,6 +30,7 @@ from cluster import (
     sidegate,
     until,
 )
+from console import console
 
 # What each service may and may not: (service, database, statement, the words of the refusal or None).
 STATEMENTS = [
@@ -52,10 +53,10 @@ def preflight():
 
 
 def install():
-    manifests = sidegate("install", "--image", IMAGE).stdout
+    manifests = sidegate("install", "--console", "--image", IMAGE).stdout
     kubectl("apply", "--dry-run=server", "-f", "-", stdin=namespaces_first(manifests))
     apply(manifests)
-    for deployment in ("sidegate-issuer", "sidegate-injector"):
+    for deployment in ("sidegate-issuer", "sidegate-injector", "sidegate-console"):
         rolled_out(SYSTEM, f"deploy/{deployment}")
     again = apply(manifests)
     assert "created" not in again.stdout, again.stdout
@@ -173,7 +174,7 @@ class Load(threading.Thread):
 def restarts_of_the_control_plane():
     load = Load(60)
     load.start()
-    for deployment in ("sidegate-issuer", "sidegate-injector"):
+    for deployment in ("sidegate-issuer", "sidegate-injector", "sidegate-console"):
         kubectl("-n", SYSTEM, "rollout", "restart", f"deploy/{deployment}")
         rolled_out(SYSTEM, f"deploy/{deployment}")
     load.end()
@@ -297,13 +298,13 @@ def health():
 def uninstall():
     for _, text in examples():
         kubectl("delete", "--ignore-not-found", "--wait=false", "-f", "-", stdin=text)
-    kubectl("delete", "--ignore-not-found", "--wait=false", "-f", "-", stdin=sidegate("install", "--image", IMAGE).stdout)
+    kubectl("delete", "--ignore-not-found", "--wait=false", "-f", "-", stdin=sidegate("install", "--console", "--image", IMAGE).stdout)
     gone = lambda: not kubectl("get", "namespaces", *NAMESPACES, SYSTEM, "--ignore-not-found").stdout  # noqa: E731
     until("all namespaces to be gone", gone, 180, 1)
 
 
 CASES = [
-    preflight, install, inject, statements, nobody_gets_round, settings, grants, scaling, healing,
+    preflight, install, inject, statements, nobody_gets_round, settings, console, grants, scaling, healing,
     restarts_of_the_control_plane, restart_of_the_database, wrong_objects, memory, health,
 ]  # fmt: skip
 

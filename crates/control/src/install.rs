@@ -2,12 +2,13 @@
 //!
 //! What issuer and injector write at run time (keys, certificates, the Lease, the webhook's authority) is made empty and
 //! without the field that they write, so that applying the manifests again takes nothing away.
-//! Deliberately absent: the console, which comes with its own issue; limits on egress, since no NetworkPolicy can name
-//! the API server in a way that holds in every cluster.
+//! Deliberately absent: limits on egress, since no NetworkPolicy can name the API server in a way that holds in every cluster;
+//! a way to the console from outside, which is for each cluster to choose.
 
 use serde_json::{Value, json};
 
 mod chart;
+mod console;
 mod injector;
 mod issuer;
 mod monitors;
@@ -22,6 +23,8 @@ pub use yaml::YamlError;
 pub const NAMESPACE: &str = "sidegate-system";
 /// Two, so that one may be away: a node drained, a version rolled out.
 pub const REPLICAS: i32 = 2;
+/// The ConfigMap of a service's settings.
+const SETTINGS: &str = "auth-settings";
 
 /// What may be chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +39,8 @@ pub struct Options {
     pub trust_domain: String,
     /// Who may watch settings through the API.
     pub settings: SettingsReaders,
+    /// Whether there is a console, and with whose rights it changes settings.
+    pub console: Console,
     /// Whether to add PodMonitors: a cluster without their CRD (the Prometheus operator's) refuses them.
     pub pod_monitors: bool,
 }
@@ -51,6 +56,17 @@ pub enum SettingsReaders {
     Nobody,
 }
 
+/// The console, and whose rights it goes by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Console {
+    /// There is none.
+    Absent,
+    /// All is done with the rights of whoever signed in.
+    SignedIn,
+    /// Settings are read and changed with its own account's, the rest with those of whoever signed in.
+    OwnAccount,
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
@@ -59,6 +75,7 @@ impl Default for Options {
             replicas: REPLICAS,
             trust_domain: "cluster.local".to_owned(),
             settings: SettingsReaders::Cluster,
+            console: Console::Absent,
             pod_monitors: false,
         }
     }
@@ -92,6 +109,7 @@ fn installed(options: &Options) -> Vec<Value> {
     let mut all = rights::settings(&options.settings);
     all.extend(issuer::manifests(options));
     all.extend(injector::manifests(options));
+    all.extend(console::manifests(options));
     if options.pod_monitors {
         all.extend(monitors::manifests(options));
     }

@@ -9,6 +9,7 @@ use super::facts::{Asked, Right};
 
 const ISSUER: &str = "sidegate-issuer";
 const INJECTOR: &str = "sidegate-injector";
+const CONSOLE: &str = "sidegate-console";
 /// What `sidegate install` prints, by group and resource.
 const INSTALLED: [(&str, &str, bool); 15] = [
     ("", "namespaces", false),
@@ -55,7 +56,7 @@ pub(super) fn rights(system: &str) -> Vec<Right> {
         namespace: Some(system.to_owned()),
         ..wide(account, verb, group, resource, true)
     }));
-    for account in [ISSUER, INJECTOR] {
+    for account in [ISSUER, INJECTOR, CONSOLE] {
         rights.extend(harmful().map(|(verb, group, resource)| wide(account, verb, group, resource, false)));
         let others = ["get", "list"]
             .map(|verb| Right { namespace: Some(system.to_owned()), ..wide(account, verb, "", "secrets", false) });
@@ -64,7 +65,7 @@ pub(super) fn rights(system: &str) -> Vec<Right> {
     rights
 }
 
-/// What nobody needs who signs tokens or edits pods: other Secrets, other identities, other rights, or the documents that
+/// What nobody needs who signs tokens, edits pods or shows pages: other Secrets, other identities, other rights, or the documents that
 /// say what is allowed.
 fn harmful() -> [(&'static str, &'static str, &'static str); 10] {
     [
@@ -115,7 +116,7 @@ impl fmt::Display for Right {
 
 pub(super) fn check(rights: &[(Right, Asked<bool>)], findings: &mut Findings) {
     for (id, wanted) in [("rbac.enough", true), ("rbac.least", false)] {
-        for account in [ISSUER, INJECTOR] {
+        for account in [ISSUER, INJECTOR, CONSOLE] {
             let of = rights.iter().filter(|(right, _)| right.account == account && right.wanted == wanted);
             let wrong: Vec<_> = of.clone().filter(|(_, may)| *may == Ok(!wanted)).map(|(right, _)| right).collect();
             match of.clone().find_map(|(_, may)| may.as_ref().err()) {

@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use super::{Options, SettingsReaders, YamlError, installed, monitors, rights, yaml};
+use super::{Console, Options, SettingsReaders, YamlError, console, installed, monitors, rights, yaml};
 
 /// Stands for the number of replicas where only a number may stand.
 const REPLICAS: i32 = 1_000_003;
@@ -23,7 +23,8 @@ pub fn chart() -> Result<Vec<(&'static str, String)>, YamlError> {
         ("crds/sidegate.yaml", super::definitions()?),
         ("templates/sidegate.yaml", documents(&installed(&placeholders()))?),
         ("templates/settings.yaml", settings()?),
-        ("templates/podmonitors.yaml", given(".Values.podMonitors", &monitors::manifests(&placeholders()))?),
+        ("templates/console.yaml", consoles()?),
+        ("templates/podmonitors.yaml", pod_monitors()?),
     ])
 }
 
@@ -34,6 +35,7 @@ fn placeholders() -> Options {
         replicas: REPLICAS,
         trust_domain: "{{ .Values.trustDomain }}".to_owned(),
         settings: SettingsReaders::Nobody,
+        console: Console::Absent,
         pod_monitors: false,
     }
 }
@@ -53,6 +55,24 @@ fn settings() -> Result<String, YamlError> {
     Ok(format!(
         "{cluster}{{{{- if eq .Values.rbac \"namespaced\" }}}}\n{{{{- range .Values.namespaces }}}}\n{each}{{{{- end }}}}\n{{{{- end }}}}\n"
     ))
+}
+
+/// Each shape of the console.
+fn consoles() -> Result<String, YamlError> {
+    let shape = |(value, console)| {
+        let options = Options { console, ..placeholders() };
+        given(&format!("eq .Values.console \"{value}\""), &console::manifests(&options))
+    };
+    [("signed-in", Console::SignedIn), ("own-account", Console::OwnAccount)].into_iter().map(shape).collect()
+}
+
+/// The console's is there if the console is.
+fn pod_monitors() -> Result<String, YamlError> {
+    let always = monitors::manifests(&placeholders());
+    let mut with_console = monitors::manifests(&Options { console: Console::SignedIn, ..placeholders() });
+    with_console.retain(|monitor| !always.contains(monitor));
+    let console = given("and .Values.podMonitors (ne .Values.console \"none\")", &with_console)?;
+    Ok(given(".Values.podMonitors", &always)? + &console)
 }
 
 fn description() -> String {
@@ -83,6 +103,9 @@ fn values() -> String {
          # a second: cluster (all), namespaced (those of `namespaces`), none (the mounted directory has to do).\n\
          rbac: cluster\n\
          namespaces: []\n\
+         # The console: none, signed-in (all is done with the rights of whoever signs in), own-account (settings, and nothing else, with\n\
+         # its own account's).\n\
+         console: none\n\
          # For the Prometheus operator. A cluster without its CRDs refuses PodMonitors.\n\
          podMonitors: false\n"
     )
@@ -99,6 +122,7 @@ const VALUES_SCHEMA: &str = r#"{
     "trustDomain": {"type": "string", "pattern": "^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"},
     "rbac": {"enum": ["cluster", "namespaced", "none"]},
     "namespaces": {"type": "array", "items": {"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"}},
+    "console": {"enum": ["none", "signed-in", "own-account"]},
     "podMonitors": {"type": "boolean"}
   }
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::issuer::{self, TRUST_BUNDLE};
-use super::pods::{self, Component};
+use super::pods::{self, Component, Run};
 use super::rights::{in_cluster, in_namespace, named};
 use super::{Options, metadata, metadata_of_cluster};
 
@@ -27,6 +27,7 @@ pub(super) fn manifests(options: &Options) -> Vec<Value> {
             name: NAME,
             configuration: configuration(options),
             memory_mebibytes: MEMORY_MEBIBYTES,
+            run: Run::Asked,
         },
     ));
     all.push(webhook(options));

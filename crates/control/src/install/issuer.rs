@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::pods::{self, Component};
+use super::pods::{self, Component, Run};
 use super::rights::{in_cluster, in_namespace, named};
 use super::{Options, metadata};
 use crate::crds::GROUP;
@@ -25,6 +25,7 @@ pub(super) fn manifests(options: &Options) -> Vec<Value> {
             name: NAME,
             configuration: configuration(options),
             memory_mebibytes: MEMORY_MEBIBYTES,
+            run: Run::Asked,
         },
     ));
     all

@@ -1,13 +1,13 @@
-//! PodMonitors, for clusters with the Prometheus operator: of issuer, injector, and all sidecars that were injected.
+//! PodMonitors, for clusters with the Prometheus operator: of issuer, injector, console, and all sidecars that were injected.
 
 use serde_json::{Value, json};
 
-use super::{Options, injector, issuer, metadata, selector};
+use super::{Console, Options, console, injector, issuer, metadata, selector};
 
 const SIDECARS: &str = "sidegate-sidecars";
 
 pub(super) fn manifests(options: &Options) -> Vec<Value> {
-    vec![
+    let mut all = vec![
         monitor(options, "issuer", issuer::NAME, selector("issuer"), "admin", None),
         monitor(options, "injector", injector::NAME, selector("injector"), "admin", None),
         monitor(
@@ -18,7 +18,11 @@ pub(super) fn manifests(options: &Options) -> Vec<Value> {
             "sidegate-admin",
             Some(json!({"any": true})),
         ),
-    ]
+    ];
+    if options.console != Console::Absent {
+        all.push(monitor(options, "console", console::NAME, selector("console"), "admin", None));
+    }
+    all
 }
 
 fn monitor(

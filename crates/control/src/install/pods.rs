@@ -1,5 +1,5 @@
-//! What issuer and injector have in common: a Deployment whose pods Pod Security `restricted` takes, a Service, a
-//! disruption budget and a NetworkPolicy.
+//! What all components have in common: a Deployment whose pods Pod Security `restricted` takes, and a NetworkPolicy; and what
+//! is asked by others has besides: a Service and a disruption budget.
 
 use serde_json::{Value, json};
 
@@ -11,10 +11,14 @@ const PORT: u16 = 8443;
 const ADMIN_PORT: u16 = 9901;
 /// Drain and a margin.
 const GRACE_SECONDS: u32 = 40;
+/// What a component that runs once writes to.
+pub(super) const STATE: &str = "/var/lib/sidegate";
+/// A pod that writes more is replaced, and does not fill its node.
+const STATE_LIMIT: &str = "256Mi";
 
 /// A component that runs.
 pub(super) struct Component {
-    /// `issuer` or `injector`: its subcommand, the stem of its configuration file, and what its labels say.
+    /// `issuer`, `injector` or `console`: its subcommand, the stem of its configuration file, and what its labels say.
     pub(super) component: &'static str,
     /// Its name wherever it needs one.
     pub(super) name: &'static str,
@@ -22,18 +26,30 @@ pub(super) struct Component {
     pub(super) configuration: String,
     /// The memory that it may take. What it asks for is a quarter.
     pub(super) memory_mebibytes: u32,
+    /// How it runs.
+    pub(super) run: Run,
+}
+
+/// How a component runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Run {
+    /// As often as is wanted, for others to ask over HTTPS, with a token for the API server.
+    Asked,
+    /// Once, as what it knows is in its memory and its own directory; nobody asks it but those who forward a port.
+    Once {
+        /// Whether it has a token for the API server.
+        token: bool,
+    },
 }
 
 /// All but its rights and what is its own.
 pub(super) fn manifests(options: &Options, of: &Component) -> Vec<Value> {
-    vec![
-        service_account(options, of),
-        configuration(options, of),
-        service(options, of),
-        deployment(options, of),
-        disruption_budget(options, of),
-        network_policy(options, of),
-    ]
+    let mut all = vec![service_account(options, of), configuration(options, of)];
+    if of.run == Run::Asked {
+        all.extend([service(options, of), disruption_budget(options, of)]);
+    }
+    all.extend([deployment(options, of), network_policy(options, of)]);
+    all
 }
 
 fn service_account(options: &Options, of: &Component) -> Value {
@@ -66,14 +82,20 @@ fn service(options: &Options, of: &Component) -> Value {
 }
 
 fn deployment(options: &Options, of: &Component) -> Value {
+    let (replicas, strategy) = match of.run {
+        // One more before one less: there is always somebody to ask.
+        Run::Asked => {
+            (options.replicas, json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}))
+        }
+        Run::Once { .. } => (1, json!({"type": "Recreate"})),
+    };
     json!({
         "apiVersion": "apps/v1", "kind": "Deployment",
         "metadata": metadata(options, of.component, of.name),
         "spec": {
-            "replicas": options.replicas,
+            "replicas": replicas,
             "selector": {"matchLabels": selector(of.component)},
-            // One more before one less: there is always somebody to ask.
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            "strategy": strategy,
             "template": {
                 "metadata": {"labels": labels(of.component), "annotations": annotations(of)},
                 "spec": pod(options, of),
@@ -95,7 +117,7 @@ fn annotations(of: &Component) -> Value {
 fn pod(options: &Options, of: &Component) -> Value {
     json!({
         "serviceAccountName": of.name,
-        "automountServiceAccountToken": true,
+        "automountServiceAccountToken": of.run != Run::Once { token: false },
         "terminationGracePeriodSeconds": GRACE_SECONDS,
         "securityContext": {
             "runAsNonRoot": true, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
@@ -107,22 +129,58 @@ fn pod(options: &Options, of: &Component) -> Value {
             "labelSelector": {"matchLabels": selector(of.component)},
         }],
         "containers": [container(options, of)],
-        "volumes": [{"name": "configuration", "configMap": {"name": of.name}}],
+        "volumes": volumes(of),
     })
 }
 
+/// Who runs once has a directory of its own, and the authorities of the API server even without a token.
+fn volumes(of: &Component) -> Value {
+    match of.run {
+        Run::Asked => json!([{"name": "configuration", "configMap": {"name": of.name}}]),
+        Run::Once { .. } => json!([
+            {"name": "configuration", "projected": {"sources": [
+                {"configMap": {"name": of.name}},
+                {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "cluster/ca.crt"}]}},
+            ]}},
+            {"name": "state", "emptyDir": {"sizeLimit": STATE_LIMIT}},
+        ]),
+    }
+}
+
+fn mounts(of: &Component) -> Value {
+    let configuration = json!({"name": "configuration", "mountPath": "/etc/sidegate", "readOnly": true});
+    match of.run {
+        Run::Asked => json!([configuration]),
+        Run::Once { .. } => json!([configuration, {"name": "state", "mountPath": STATE}]),
+    }
+}
+
+fn arguments(of: &Component) -> Vec<String> {
+    let mut all = vec![of.component.to_owned(), "--config".to_owned(), format!("/etc/sidegate/{}.yaml", of.component)];
+    if of.run == Run::Asked {
+        // Long enough for its Service to have forgotten it.
+        all.extend(["--drain-delay", "5"].map(str::to_owned));
+    }
+    all
+}
+
+/// Named in containers, and let through by the NetworkPolicy.
+fn ports(of: &Component) -> Vec<(&'static str, u16)> {
+    match of.run {
+        Run::Asked => vec![("https", PORT), ("admin", ADMIN_PORT)],
+        Run::Once { .. } => vec![("admin", ADMIN_PORT)],
+    }
+}
+
 fn container(options: &Options, of: &Component) -> Value {
-    let (component, memory) = (of.component, of.memory_mebibytes);
+    let memory = of.memory_mebibytes;
+    let port = |(name, port): (&str, u16)| json!({"name": name, "containerPort": port, "protocol": "TCP"});
     json!({
-        "name": component,
+        "name": of.component,
         "image": options.image,
         "imagePullPolicy": "IfNotPresent",
-        // Long enough for its Service to have forgotten it.
-        "args": [component, "--config", format!("/etc/sidegate/{component}.yaml"), "--drain-delay", "5"],
-        "ports": [
-            {"name": "https", "containerPort": PORT, "protocol": "TCP"},
-            {"name": "admin", "containerPort": ADMIN_PORT, "protocol": "TCP"},
-        ],
+        "args": arguments(of),
+        "ports": ports(of).into_iter().map(port).collect::<Vec<_>>(),
         "startupProbe": {"httpGet": {"path": "/healthz", "port": "admin"}, "periodSeconds": 1, "failureThreshold": 60},
         "livenessProbe": {"httpGet": {"path": "/healthz", "port": "admin"}, "periodSeconds": 10, "failureThreshold": 3},
         "readinessProbe": {"httpGet": {"path": "/readyz", "port": "admin"}, "periodSeconds": 2, "failureThreshold": 2},
@@ -135,7 +193,7 @@ fn container(options: &Options, of: &Component) -> Value {
             "readOnlyRootFilesystem": true,
             "capabilities": {"drop": ["ALL"]},
         },
-        "volumeMounts": [{"name": "configuration", "mountPath": "/etc/sidegate", "readOnly": true}],
+        "volumeMounts": mounts(of),
     })
 }
 
@@ -148,15 +206,16 @@ fn disruption_budget(options: &Options, of: &Component) -> Value {
     })
 }
 
-/// Its two ports and no others, for anyone: sidecars are in all namespaces, and the API server calls from no pod at all.
+/// Its ports and no others, for anyone: sidecars are in all namespaces, and the API server calls from no pod at all.
 fn network_policy(options: &Options, of: &Component) -> Value {
+    let ports: Vec<_> = ports(of).iter().map(|(name, _)| json!({"port": name, "protocol": "TCP"})).collect();
     json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
         "metadata": metadata(options, of.component, of.name),
         "spec": {
             "podSelector": {"matchLabels": selector(of.component)},
             "policyTypes": ["Ingress"],
-            "ingress": [{"ports": [{"port": "https", "protocol": "TCP"}, {"port": "admin", "protocol": "TCP"}]}],
+            "ingress": [{"ports": ports}],
         },
     })
 }

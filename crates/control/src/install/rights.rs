@@ -2,11 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::{Options, SettingsReaders, labels, metadata, metadata_of_cluster};
+use super::{Options, SETTINGS, SettingsReaders, labels, metadata, metadata_of_cluster};
 
 const API: &str = "rbac.authorization.k8s.io";
 const VERSION: &str = "rbac.authorization.k8s.io/v1";
-const SETTINGS: &str = "auth-settings";
 const SETTINGS_READER: &str = "sidegate-auth-settings";
 
 /// A `ClusterRole` and its binding to a service account of ours.

@@ -6,7 +6,12 @@ use super::*;
 
 fn everything() -> Options {
     let namespaces = vec!["service-a".to_owned(), "postgres-b".to_owned()];
-    Options { pod_monitors: true, settings: SettingsReaders::Namespaces(namespaces), ..Options::default() }
+    Options {
+        pod_monitors: true,
+        console: Console::OwnAccount,
+        settings: SettingsReaders::Namespaces(namespaces),
+        ..Options::default()
+    }
 }
 
 fn of_kind<'a>(all: &'a [Value], kind: &str) -> Vec<&'a Value> {
@@ -72,6 +77,7 @@ fn rights_are_few_and_named() {
         }
     }
     let want = [
+        "ClusterRole sidegate-console [configmaps] [auth-settings] [get,list,watch,update]",
         "ClusterRole sidegate-injector [mutatingwebhookconfigurations] [sidegate-injector] [get,patch]",
         "ClusterRole sidegate-issuer [/.well-known/openid-configuration,/openid/v1/jwks] null [get]",
         "ClusterRole sidegate-issuer [accessroles,accessgrants] null [get,list,watch]",
@@ -89,8 +95,8 @@ fn rights_are_few_and_named() {
 
 #[test]
 fn pods_are_what_pod_security_restricted_takes() {
-    let all = all(&Options::default());
-    assert_eq!(of_kind(&all, "Deployment").len(), 2);
+    let all = all(&everything());
+    assert_eq!(of_kind(&all, "Deployment").len(), 3);
     for deployment in of_kind(&all, "Deployment") {
         let pod = &deployment["spec"]["template"]["spec"];
         assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
@@ -107,9 +113,24 @@ fn pods_are_what_pod_security_restricted_takes() {
     assert_eq!(namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"], "restricted");
 }
 
+/// People's rights are asked for what they do; the console's own would be everybody's who comes to it.
 #[test]
-fn issuer_and_injector_take_their_configurations() {
-    let all = all(&Options { namespace: "other".into(), trust_domain: "example.org".into(), ..Options::default() });
+fn the_console_has_no_right_and_no_token_unless_it_is_installed_so() {
+    for (console, bound, token) in [(Console::SignedIn, 0, false), (Console::OwnAccount, 1, true)] {
+        let all = all(&Options { console, ..Options::default() });
+        let bindings = all.iter().filter(|m| m["subjects"][0]["name"] == console::NAME).count();
+        let deployments = of_kind(&all, "Deployment");
+        let pod =
+            &deployments.iter().find(|d| d["metadata"]["name"] == console::NAME).unwrap()["spec"]["template"]["spec"];
+        assert_eq!((bindings, &pod["automountServiceAccountToken"]), (bound, &token.into()));
+        assert!(of_kind(&all, "Service").iter().all(|service| service["metadata"]["name"] != console::NAME));
+    }
+    assert!(!manifests(&Options::default()).unwrap().contains("console"));
+}
+
+#[test]
+fn all_of_them_take_their_configurations() {
+    let all = all(&Options { namespace: "other".into(), trust_domain: "example.org".into(), ..everything() });
     let text = |key: &str| {
         let maps = of_kind(&all, "ConfigMap");
         maps.iter().find_map(|map| map["data"].get(key)?.as_str().map(str::to_owned)).unwrap()
@@ -118,6 +139,10 @@ fn issuer_and_injector_take_their_configurations() {
     let injector = crate::injector::Config::parse(&text("injector.yaml"), None).unwrap();
     assert_eq!(injector.kubernetes.namespace, "other");
     assert_eq!(injector.defaults.issuer_url, "https://sidegate-issuer.other.svc");
+    // In a pod the environment says where the API server is.
+    let console = format!("{}    server: https://10.96.0.1\n", text("console.yaml"));
+    crate::console::Config::parse(&console).unwrap();
+    assert!(console.contains("own_account: true"));
 }
 
 #[test]

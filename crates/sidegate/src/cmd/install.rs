@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
-use control::install::{NAMESPACE, Options, REPLICAS, SettingsReaders};
+use control::install::{Console, NAMESPACE, Options, REPLICAS, SettingsReaders};
 
 /// Arguments of `sidegate install`.
 #[derive(Args)]
@@ -40,6 +40,9 @@ pub struct InstallArgs {
     /// The namespaces of --rbac namespaced
     #[arg(long, value_name = "A,B", value_delimiter = ',')]
     namespaces: Vec<String>,
+    /// Add the console, on which everybody does what their own rights in the cluster allow
+    #[arg(long, value_enum, value_name = "RIGHTS", require_equals = true, num_args = 0..=1, default_missing_value = "signed-in")]
+    console: Option<Rights>,
     /// Add PodMonitors. A cluster without the Prometheus operator refuses them; annotations for Prometheus are always there
     #[arg(long)]
     pod_monitors: bool,
@@ -59,6 +62,14 @@ enum Rbac {
     Namespaced,
     /// None: changes come through the mounted directory, within a minute or two
     None,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Rights {
+    /// The default: all with the rights of whoever signed in
+    SignedIn,
+    /// Settings with those of the console's own account, the rest with those of whoever signed in
+    OwnAccount,
 }
 
 /// Prints the manifests.
@@ -95,6 +106,11 @@ fn options(args: InstallArgs) -> anyhow::Result<Options> {
         replicas: args.replicas,
         trust_domain,
         settings,
+        console: match args.console {
+            None => Console::Absent,
+            Some(Rights::SignedIn) => Console::SignedIn,
+            Some(Rights::OwnAccount) => Console::OwnAccount,
+        },
         pod_monitors: args.pod_monitors,
     })
 }

@@ -84,7 +84,7 @@ async fn a_pod_that_the_api_server_cannot_reach_is_unknown() {
     for id in ["sidecar.ready", "bypass.listeners", "sidecar.settings"] {
         assert_eq!(statuses(&report, id), [Status::Unknown], "{id}");
     }
-    assert_eq!(statuses(&report, "rbac.least"), [Status::Unknown, Status::Unknown]);
+    assert_eq!(statuses(&report, "rbac.least"), [Status::Unknown; 3]);
 }
 
 #[tokio::test]

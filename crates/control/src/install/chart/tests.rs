@@ -18,12 +18,18 @@ fn values_of(options: &Options) -> Given {
         SettingsReaders::Namespaces(namespaces) => ("namespaced", namespaces.clone()),
         SettingsReaders::Nobody => ("none", Vec::new()),
     };
+    let console = match options.console {
+        Console::Absent => "none",
+        Console::SignedIn => "signed-in",
+        Console::OwnAccount => "own-account",
+    };
     let values = map([
         ("image", options.image.as_str().into()),
         ("replicas", options.replicas.into()),
         ("trustDomain", options.trust_domain.as_str().into()),
         ("rbac", rbac.into()),
         ("namespaces", Given::Array(namespaces.into_iter().map(Given::from).collect())),
+        ("console", console.into()),
         ("podMonitors", options.pod_monitors.into()),
     ]);
     map([("Values", values), ("Release", map([("Namespace", options.namespace.as_str().into())]))])
@@ -59,9 +65,10 @@ fn the_chart_renders_to_what_install_prints() {
         replicas: 3,
         trust_domain: "example.org".into(),
         settings: SettingsReaders::Namespaces(vec!["service-a".into(), "postgres-b".into()]),
+        console: Console::OwnAccount,
         pod_monitors: true,
     };
-    let nobody = Options { settings: SettingsReaders::Nobody, ..Options::default() };
+    let nobody = Options { settings: SettingsReaders::Nobody, console: Console::SignedIn, ..Options::default() };
     for options in [Options::default(), other, nobody] {
         let mut want = all(&options);
         want.retain(|manifest| manifest["kind"] != "Namespace");
@@ -72,10 +79,11 @@ fn the_chart_renders_to_what_install_prints() {
 #[test]
 fn the_values_are_installs_defaults() {
     let values: Value = serde_saphyr::from_str(&values()).unwrap();
-    let Options { image, replicas, trust_domain, settings, pod_monitors, .. } = Options::default();
+    let Options { image, replicas, trust_domain, settings, console, pod_monitors, .. } = Options::default();
     assert_eq!((&values["image"], &values["replicas"]), (&image.into(), &replicas.into()));
     assert_eq!((&values["trustDomain"], &values["podMonitors"]), (&trust_domain.into(), &pod_monitors.into()));
     assert_eq!((values["rbac"].as_str(), settings), (Some("cluster"), SettingsReaders::Cluster));
+    assert_eq!((values["console"].as_str(), console), (Some("none"), Console::Absent));
     let schema: Value = serde_json::from_str(VALUES_SCHEMA).unwrap();
     let known = schema["properties"].as_object().unwrap();
     assert!(values.as_object().unwrap().keys().all(|name| known.contains_key(name)));
