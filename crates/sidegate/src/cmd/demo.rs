@@ -31,6 +31,7 @@ use world::{APPS, DATABASES};
 
 use super::life::EndSignals;
 
+mod browser;
 mod children;
 mod clocks;
 mod cluster;
@@ -72,7 +73,7 @@ pub struct DemoArgs {
     ready_file: Option<PathBuf>,
     #[command(flatten)]
     clocks: Clocks,
-    /// Open nothing in a browser: for scripts and tests.
+    /// Do not open the console in a browser (which is done only in a terminal of a desktop).
     #[arg(long)]
     no_open: bool,
 }
@@ -85,13 +86,13 @@ pub fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
 
 async fn demo(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let mut end = EndSignals::new()?;
-    let layout = Layout::open(args.dir)?;
-    let (_lock, ready_file) = Lock::take(&layout, || ReadyFile::claim(args.ready_file)).await?;
+    let layout = Layout::open(args.dir.clone())?;
+    let (_lock, ready_file) = Lock::take(&layout, || ReadyFile::claim(args.ready_file.clone())).await?;
     let mut children = Children::new()?;
     let ended = tokio::select! {
         biased;
         () = end.received() => Ok(ExitCode::SUCCESS),
-        error = live(&layout, &ready_file, &args.clocks, &mut children) => Err(error),
+        error = live(&layout, &ready_file, &args, &mut children) => Err(error),
     };
     if ended.is_ok() {
         say("Ending.");
@@ -101,13 +102,19 @@ async fn demo(args: DemoArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Bring everything up, say so, and keep it; comes back only with what went wrong.
-async fn live(layout: &Layout, ready_file: &ReadyFile, clocks: &Clocks, children: &mut Children) -> anyhow::Error {
-    match bring_up(layout, ready_file, clocks, children).await {
-        Ok((cluster, web)) => tokio::select! {
-            error = children.keep_up(say) => error,
-            error = cluster.keep_fresh(|| world::sidecars(&web)) => error,
-        },
-        Err(error) => error,
+async fn live(layout: &Layout, ready_file: &ReadyFile, args: &DemoArgs, children: &mut Children) -> anyhow::Error {
+    let (cluster, web) = match bring_up(layout, ready_file, &args.clocks, children).await {
+        Ok(up) => up,
+        Err(error) => return error,
+    };
+    if !args.no_open
+        && let Err(error) = browser::open(layout)
+    {
+        return error;
+    }
+    tokio::select! {
+        error = children.keep_up(say) => error,
+        error = cluster.keep_fresh(|| world::sidecars(&web)) => error,
     }
 }
 
